@@ -1,0 +1,18 @@
+//! Stub; being written.
+
+/// Why sealed bytes were not opened.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum OpenError {
+    /// The key commitment or the authentication tag differs: another key, or changed bytes.
+    #[error("{0} is not authentic: it was changed, or sealed with another key")]
+    NotAuthentic(&'static str),
+    /// The content is intact but is not what its name says.
+    #[error("{0} does not match its id")]
+    WrongIdentity(&'static str),
+    /// The bytes end too early.
+    #[error("{0} is truncated")]
+    Truncated(&'static str),
+    /// An algorithm this program does not know.
+    #[error("{0} uses an algorithm this program does not know: {1}")]
+    Unsupported(&'static str, u8),
+}

@@ -1,0 +1,55 @@
+//! Bytes to structs and back, pure: no keys, no storage, no clock (SPEC §4 to §9).
+//!
+//! There is one encoding for each value. Records and trees are deterministic CBOR with integer
+//! keys ([`cbor`]); pack trailers, directories and index segments are fixed-width little-endian
+//! tables. Every decoder takes hostile bytes: it allocates nothing from a length it has not
+//! checked against the input, and what it accepts re-encodes to the same bytes.
+
+pub mod cbor;
+pub mod tree;
+
+/// Shorthand for results of decoders.
+pub type Result<T> = std::result::Result<T, DecodeError>;
+
+/// Why bytes are not the structure they should be.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum DecodeError {
+    /// The bytes break a rule of the format.
+    #[error("malformed {what}: {detail}")]
+    Malformed {
+        /// The structure being read.
+        what: &'static str,
+        /// The rule, and what was found.
+        detail: String,
+    },
+    /// The bytes end too early.
+    #[error("truncated {what}: {needed} bytes needed, {found} found")]
+    Truncated {
+        /// The structure being read.
+        what: &'static str,
+        /// How many bytes it must have.
+        needed: u64,
+        /// How many there are.
+        found: u64,
+    },
+    /// A version, suite, kind or field this program does not know.
+    #[error("unsupported {what}: {found}")]
+    Unsupported {
+        /// The structure being read.
+        what: &'static str,
+        /// The unknown value.
+        found: String,
+    },
+}
+
+impl DecodeError {
+    /// A broken rule.
+    pub fn malformed(what: &'static str, detail: impl Into<String>) -> Self {
+        Self::Malformed { what, detail: detail.into() }
+    }
+
+    /// Something only a newer program knows.
+    pub fn unsupported(what: &'static str, found: impl Into<String>) -> Self {
+        Self::Unsupported { what, found: found.into() }
+    }
+}

@@ -1,0 +1,35 @@
+//! Esker: a content-addressed, deduplicating, encrypted backup engine.
+//!
+//! The map, lowest layer first; a module imports only from rows above it
+//! (`tests/layering.rs` holds this):
+//!
+//! | modules | what |
+//! |---|---|
+//! | [`id`], [`path`], [`world`] | identifiers; names in a snapshot; clock and randomness as values |
+//! | [`format`], [`crypto`], [`chunk`], [`storage`] | bytes to structs; keys and sealing; cutting and frames; where objects are kept |
+//! | [`index`] | the local catalog and chunk lookup |
+//! | [`error`] | the error of every public operation |
+//! | [`monitor`] | progress and problems |
+//! | [`repo`] | a repository: access, sessions, packs, snapshots |
+//! | [`source`] | reading a file system |
+//! | [`backup`], [`restore`], [`check`], [`dump`], [`ls`] | one verb each |
+//! | [`cli`] | the command line |
+
+pub mod backup;
+pub mod check;
+pub mod chunk;
+pub mod cli;
+pub mod crypto;
+pub mod dump;
+pub mod error;
+pub mod format;
+pub mod id;
+pub mod index;
+pub mod ls;
+pub mod monitor;
+pub mod path;
+pub mod repo;
+pub mod restore;
+pub mod source;
+pub mod storage;
+pub mod world;

@@ -1,0 +1,89 @@
+//! Where objects are kept: whole puts, reads, lists and deletes, and nothing more.
+//!
+//! All that is asked of a storage (SPEC §2): a put is seen whole or not at all, and whoever
+//! reads or lists after a put was acknowledged sees it. [`local`] is a directory, [`memory`]
+//! a map; [`fault`] and [`record`] wrap any storage for tests. The contract that this trait
+//! states in words is `tests/contract.rs`, run on every implementation.
+
+use std::fmt;
+use std::path::Path;
+
+mod error;
+pub mod fault;
+pub mod local;
+pub mod memory;
+pub mod record;
+
+pub use error::{Error, ErrorKind};
+
+/// Shorthand for results of storages.
+pub type Result<T> = std::result::Result<T, Error>;
+
+/// What to do when an object of that name is already there.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum WriteMode {
+    /// Fail with [`ErrorKind::Exists`] where the storage can tell.
+    CreateNew,
+    /// Put the new bytes in its place.
+    Replace,
+}
+
+/// An object in a list.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Listed {
+    /// Its full name, such as `packs/9f/9f3c…`.
+    pub name: String,
+    /// Its stored length.
+    pub bytes: u64,
+}
+
+/// A place that keeps objects. Names are relative, `/`-separated, of `[a-z0-9._-]` components.
+///
+/// Every method may be called from many threads at once.
+pub trait Storage: Send + Sync + fmt::Debug {
+    /// The place, for people and for telling two copies of a repository apart. Without secrets.
+    fn place(&self) -> String;
+
+    /// Stores `bytes` under `name`, seen whole or not at all.
+    ///
+    /// Durable after the next [`Storage::barrier`], not before.
+    fn put(&self, name: &str, bytes: &[u8], mode: WriteMode) -> Result<()>;
+
+    /// Begins an object whose name is known only at its end (a pack is named by its hash).
+    fn writer(&self) -> Result<Box<dyn ObjectWriter>>;
+
+    /// The whole object.
+    fn get(&self, name: &str) -> Result<Vec<u8>>;
+
+    /// Exactly `length` bytes from `offset`; [`ErrorKind::Corrupt`] when the object is shorter.
+    fn get_range(&self, name: &str, offset: u64, length: u64) -> Result<Vec<u8>>;
+
+    /// Every object whose name begins with `prefix`, which is empty or ends in `/`, in name order.
+    ///
+    /// All of them or an error, never a part. A prefix nothing stands under is an empty list.
+    /// Leftovers of interrupted puts are not listed.
+    fn list(&self, prefix: &str) -> Result<Vec<Listed>>;
+
+    /// The stored length of an object.
+    fn stat(&self, name: &str) -> Result<u64>;
+
+    /// Removes an object; [`ErrorKind::NotFound`] when there is none.
+    fn delete(&self, name: &str) -> Result<()>;
+
+    /// Returns once everything put so far is durable.
+    fn barrier(&self) -> Result<()>;
+
+    /// The directory this storage occupies on the local machine, if it does.
+    fn local_directory(&self) -> Option<&Path> {
+        None
+    }
+}
+
+/// An object being written. Dropped unfinished, it leaves nothing that is ever listed.
+pub trait ObjectWriter: Send {
+    /// Appends bytes.
+    fn write(&mut self, bytes: &[u8]) -> Result<()>;
+
+    /// Names the object and makes it visible, whole.
+    fn finish(self: Box<Self>, name: &str, mode: WriteMode) -> Result<()>;
+}

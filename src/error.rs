@@ -7,7 +7,10 @@
 use std::error::Error as StdError;
 use std::fmt;
 
-use crate::{crypto, format, index, storage};
+use crate::crypto;
+use crate::format;
+use crate::index;
+use crate::storage;
 
 /// Shorthand for results of this crate.
 pub type Result<T, E = Error> = std::result::Result<T, E>;

@@ -93,6 +93,11 @@ impl Monitor {
         self.counters.bytes_done.fetch_add(bytes, Ordering::Relaxed);
     }
 
+    /// Takes back bytes that were counted and have to be done again.
+    pub fn undone(&self, bytes: u64) {
+        self.counters.bytes_done.fetch_sub(bytes, Ordering::Relaxed);
+    }
+
     /// Reports a problem with `item`.
     pub fn problem(&self, severity: Severity, item: impl Into<String>, message: impl Into<String>) {
         self.sink.problem(&Problem { severity, item: item.into(), message: message.into() });

@@ -1,4 +1,16 @@
-//! Stub; being written.
+//! Keys, sealing and signing (SPEC §5). Knows no format and no storage.
+//!
+//! [`key`] derives keys, [`seal`] is the one AEAD construction, [`ident`] names chunks,
+//! [`credential`] is what a person or machine holds, [`envelope`] seals secrets to public keys,
+//! [`slot`] turns a password into a key. A key commitment stands beside every sealed thing,
+//! because the AEAD does not commit to its key.
+
+pub mod credential;
+pub mod envelope;
+pub mod ident;
+pub mod key;
+pub mod seal;
+pub mod slot;
 
 /// Why sealed bytes were not opened.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]

@@ -5,7 +5,6 @@
 //! are kept verbatim in [`Extra`] and written back. [`decode`] adds the last rule, that encoding
 //! the result gives the same bytes, which rejects trailing bytes, long integers and the rest.
 
-use minicbor::data::Type;
 use minicbor::{Decoder, Encoder};
 
 use super::{DecodeError, Result};
@@ -359,11 +358,6 @@ pub fn read_text<'b>(what: &'static str, decoder: &mut Decoder<'b>) -> Result<&'
 /// Reads an unsigned integer.
 pub fn read_u64(what: &'static str, decoder: &mut Decoder<'_>) -> Result<u64> {
     decoder.u64().map_err(|error| fault(what, &error))
-}
-
-/// Whether the next item is a byte string.
-pub fn next_is_bytes(decoder: &Decoder<'_>) -> bool {
-    matches!(decoder.datatype(), Ok(Type::Bytes))
 }
 
 /// A library error as one of ours.

@@ -1,11 +1,19 @@
-//! Bytes to structs and back, pure: no keys, no storage, no clock (SPEC §4 to §9).
+//! Bytes to structs and back, pure: no keys, no storage, no clock (SPEC §4 to §10).
 //!
 //! There is one encoding for each value. Records and trees are deterministic CBOR with integer
 //! keys ([`cbor`]); pack trailers, directories and index segments are fixed-width little-endian
 //! tables. Every decoder takes hostile bytes: it allocates nothing from a length it has not
 //! checked against the input, and what it accepts re-encodes to the same bytes.
 
+pub mod access;
+pub mod bytes;
 pub mod cbor;
+pub mod config;
+pub mod gc;
+pub mod pack;
+pub mod record;
+pub mod segment;
+pub mod session;
 pub mod tree;
 
 /// Shorthand for results of decoders.

@@ -1,0 +1,142 @@
+//! The one sealing construction: XChaCha20-Poly1305 under a derived, committed key (SPEC §5.2).
+//!
+//! A nonce is *hedged*: a keyed hash over fresh randomness, an ordinal and what is sealed, so a
+//! machine cloned with equal random state repeats a nonce only for equal content.
+
+use chacha20poly1305::aead::AeadInOut;
+use chacha20poly1305::{KeyInit, XChaCha20Poly1305, XNonce};
+
+use super::OpenError;
+use super::key::{CommittedKey, KEY_BYTES, SecretKey};
+use crate::world::World;
+
+/// The number of the AEAD in headers: XChaCha20-Poly1305. 2 is kept for AES-256-GCM.
+pub const SUITE: u8 = 1;
+/// Bytes of a nonce.
+pub const NONCE_BYTES: usize = 24;
+/// Bytes of an authentication tag.
+pub const TAG_BYTES: usize = 16;
+/// What sealing adds to a text: its nonce before and its tag behind.
+pub const OVERHEAD_BYTES: usize = NONCE_BYTES + TAG_BYTES;
+/// What [`seal_box`] adds: salt, commitment, nonce and tag.
+pub const BOX_OVERHEAD_BYTES: usize = 2 * KEY_BYTES + OVERHEAD_BYTES;
+
+/// A nonce over fresh randomness, an ordinal and a digest of what is sealed.
+pub fn hedged_nonce(fresh: &[u8; 32], ordinal: u64, content: &[u8; 32]) -> [u8; NONCE_BYTES] {
+    let mut hasher = blake3::Hasher::new_keyed(fresh);
+    hasher.update(b"esker v1 nonce");
+    hasher.update(&ordinal.to_le_bytes());
+    hasher.update(content);
+    let mut nonce = [0; NONCE_BYTES];
+    hasher.finalize_xof().fill(&mut nonce);
+    nonce
+}
+
+/// Appends `nonce || ciphertext || tag` of `plain` to `out`.
+pub fn seal_into(key: &SecretKey, nonce: [u8; NONCE_BYTES], aad: &[u8], plain: &[u8], out: &mut Vec<u8>) {
+    out.reserve(plain.len() + OVERHEAD_BYTES);
+    out.extend_from_slice(&nonce);
+    let start = out.len();
+    out.extend_from_slice(plain);
+    let cipher = XChaCha20Poly1305::new(key.expose().into());
+    let tag = cipher
+        .encrypt_inout_detached(&XNonce::from(nonce), aad, (&mut out[start..]).into())
+        .expect("the cipher takes up to 256 GiB");
+    out.extend_from_slice(&tag);
+}
+
+/// Opens `nonce || ciphertext || tag`. Nothing is released unless all of it is authentic.
+pub fn open(key: &SecretKey, aad: &[u8], sealed: &[u8], what: &'static str) -> Result<Vec<u8>, OpenError> {
+    let (nonce, rest) = sealed.split_first_chunk::<NONCE_BYTES>().ok_or(OpenError::Truncated(what))?;
+    let (text, tag) = rest.split_last_chunk::<TAG_BYTES>().ok_or(OpenError::Truncated(what))?;
+    let mut plain = text.to_vec();
+    XChaCha20Poly1305::new(key.expose().into())
+        .decrypt_inout_detached(&XNonce::from(*nonce), aad, plain.as_mut_slice().into(), &(*tag).into())
+        .map_err(|_| OpenError::NotAuthentic(what))?;
+    Ok(plain)
+}
+
+/// Seals `plain` under a key derived from `parent` and a fresh salt:
+/// `salt || commitment || nonce || ciphertext || tag`.
+pub fn seal_box(world: &World, parent: &SecretKey, purpose: &str, aad: &[u8], plain: &[u8]) -> Vec<u8> {
+    let salt: [u8; KEY_BYTES] = world.random();
+    let derived = parent.derive_salted(&salt, purpose);
+    let nonce = hedged_nonce(&world.random(), 0, blake3::hash(plain).as_bytes());
+    let mut out = Vec::with_capacity(plain.len() + BOX_OVERHEAD_BYTES);
+    out.extend_from_slice(&salt);
+    out.extend_from_slice(&derived.commitment);
+    seal_into(&derived.key, nonce, aad, plain, &mut out);
+    out
+}
+
+/// Opens what [`seal_box`] made.
+pub fn open_box(
+    parent: &SecretKey,
+    purpose: &str,
+    aad: &[u8],
+    sealed: &[u8],
+    what: &'static str,
+) -> Result<Vec<u8>, OpenError> {
+    let (salt, rest) = sealed.split_first_chunk::<KEY_BYTES>().ok_or(OpenError::Truncated(what))?;
+    let (commitment, rest) = rest.split_first_chunk::<KEY_BYTES>().ok_or(OpenError::Truncated(what))?;
+    let derived = committed(parent.derive_salted(salt, purpose), commitment, what)?;
+    open(&derived, aad, rest, what)
+}
+
+/// The key, if the stored commitment is its own.
+pub fn committed(
+    derived: CommittedKey,
+    commitment: &[u8; KEY_BYTES],
+    what: &'static str,
+) -> Result<SecretKey, OpenError> {
+    if derived.matches(commitment) { Ok(derived.key) } else { Err(OpenError::NotAuthentic(what)) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn boxed() -> (SecretKey, Vec<u8>) {
+        let key = SecretKey::from_bytes([9; 32]);
+        let sealed = seal_box(&World::seeded(1), &key, "test", b"aad", b"hello");
+        (key, sealed)
+    }
+
+    #[test]
+    fn a_box_opens_with_its_key_purpose_and_associated_data_only() {
+        let (key, sealed) = boxed();
+        assert_eq!(sealed.len(), 5 + BOX_OVERHEAD_BYTES);
+        assert_eq!(open_box(&key, "test", b"aad", &sealed, "box").unwrap(), b"hello");
+        let other = SecretKey::from_bytes([8; 32]);
+        for result in [
+            open_box(&other, "test", b"aad", &sealed, "box"),
+            open_box(&key, "tesT", b"aad", &sealed, "box"),
+            open_box(&key, "test", b"aax", &sealed, "box"),
+        ] {
+            assert_eq!(result, Err(OpenError::NotAuthentic("box")));
+        }
+    }
+
+    #[test]
+    fn every_flipped_bit_and_every_truncation_of_a_box_is_found() {
+        let (key, sealed) = boxed();
+        for at in 0..sealed.len() * 8 {
+            let mut bad = sealed.clone();
+            bad[at / 8] ^= 1 << (at % 8);
+            assert!(open_box(&key, "test", b"aad", &bad, "box").is_err(), "bit {at}");
+        }
+        for length in 0..sealed.len() {
+            assert!(open_box(&key, "test", b"aad", &sealed[..length], "box").is_err(), "{length} bytes");
+        }
+    }
+
+    #[test]
+    fn two_seals_of_one_text_differ_and_a_hedged_nonce_depends_on_content() {
+        let world = World::seeded(1);
+        let key = SecretKey::from_bytes([9; 32]);
+        assert_ne!(seal_box(&world, &key, "p", b"", b"x"), seal_box(&world, &key, "p", b"", b"x"));
+        let same_random = [5; 32];
+        assert_ne!(hedged_nonce(&same_random, 0, &[1; 32]), hedged_nonce(&same_random, 0, &[2; 32]));
+        assert_ne!(hedged_nonce(&same_random, 0, &[1; 32]), hedged_nonce(&same_random, 1, &[1; 32]));
+    }
+}

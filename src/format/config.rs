@@ -1,0 +1,226 @@
+//! `config` and key slots: what is read before anything is unlocked (SPEC §4.3, §4.4).
+
+use super::bytes::Fields;
+use super::cbor::{Extra, MapReader, MapWriter, Record};
+use super::record::DIGEST_BYTES;
+use super::{DecodeError, Result};
+use crate::id::{RepoId, SlotId};
+
+/// The version of the format this program writes and reads.
+pub const FORMAT_VERSION: u64 = 1;
+
+/// How content is cut into chunks; frozen at `init`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ChunkerSettings {
+    /// The chunker: 1 is FastCDC v2020 with a keyed gear table (SPEC §6.1).
+    pub algorithm: u64,
+    /// Shortest chunk in bytes.
+    pub min_bytes: u32,
+    /// Average chunk in bytes.
+    pub avg_bytes: u32,
+    /// Longest chunk in bytes.
+    pub max_bytes: u32,
+}
+
+/// The repository's frozen description, signed by its root owner.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Config {
+    /// The format.
+    pub version: u64,
+    /// The repository.
+    pub repo: RepoId,
+    /// When it was made, seconds since 1970.
+    pub created_secs: i64,
+    /// How content is cut.
+    pub chunker: ChunkerSettings,
+    /// Named features a reader must know (SPEC §11).
+    pub features: Vec<String>,
+    /// The root owner's verifying key.
+    pub root_verifying: [u8; 32],
+    /// Fields from a newer program.
+    pub extra: Extra,
+}
+
+impl Record for Config {
+    const WHAT: &'static str = "config";
+
+    fn encode_map(&self, map: &mut MapWriter<'_>) {
+        map.u64(1, self.version);
+        map.bytes(2, self.repo.as_bytes());
+        map.i64(3, self.created_secs);
+        map.u64(4, self.chunker.algorithm);
+        map.u64(5, u64::from(self.chunker.min_bytes));
+        map.u64(6, u64::from(self.chunker.avg_bytes));
+        map.u64(7, u64::from(self.chunker.max_bytes));
+        map.list(8, &self.features, |out, feature| super::cbor::push_text(out, feature));
+        map.bytes(9, &self.root_verifying);
+        map.extra(&self.extra);
+    }
+
+    fn decode_map(map: &mut MapReader<'_, '_>) -> Result<Self> {
+        let version = map.u64(1)?;
+        if version != FORMAT_VERSION {
+            return Err(DecodeError::unsupported(Self::WHAT, format!("format version {version}")));
+        }
+        let config = Self {
+            version,
+            repo: RepoId::from_bytes(map.array(2)?),
+            created_secs: map.i64(3)?,
+            chunker: ChunkerSettings {
+                algorithm: map.u64(4)?,
+                min_bytes: map.u32(5)?,
+                avg_bytes: map.u32(6)?,
+                max_bytes: map.u32(7)?,
+            },
+            features: map.list(8, |decoder| Ok(super::cbor::read_text(Self::WHAT, decoder)?.to_owned()))?,
+            root_verifying: map.array(9)?,
+            extra: map.extra()?,
+        };
+        if config.chunker.algorithm != 1 {
+            return Err(DecodeError::unsupported(Self::WHAT, format!("chunker {}", config.chunker.algorithm)));
+        }
+        if let Some(feature) = config.features.first() {
+            return Err(DecodeError::unsupported(Self::WHAT, format!("feature `{feature}`")));
+        }
+        Ok(config)
+    }
+}
+
+/// First bytes of a key slot.
+pub const SLOT_MAGIC: [u8; 8] = *b"ESKKEY\x00\x01";
+/// The one way a slot turns what a person knows into a key: Argon2id.
+pub const KDF_ARGON2ID: u8 = 1;
+/// Bytes of a slot's sealed body in clear: the seed and zeros kept for later use.
+pub const SLOT_BODY_BYTES: usize = 64;
+/// Bytes of a slot that are bound as associated data: everything before the sealed body.
+pub const SLOT_HEADER_BYTES: usize = 88;
+
+/// A key slot before it is opened.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Slot {
+    /// The AEAD.
+    pub suite: u8,
+    /// Argon2id memory in KiB.
+    pub memory_kib: u32,
+    /// Argon2id passes.
+    pub passes: u32,
+    /// Argon2id lanes.
+    pub lanes: u32,
+    /// Salt of the password and of the key.
+    pub salt: [u8; 32],
+    /// Commits to the key.
+    pub commitment: [u8; 32],
+    /// Nonce, ciphertext and tag.
+    pub sealed: Vec<u8>,
+}
+
+impl Slot {
+    /// What stands before the sealed body.
+    pub fn header(&self) -> [u8; SLOT_HEADER_BYTES] {
+        let mut out = Vec::with_capacity(SLOT_HEADER_BYTES);
+        out.extend_from_slice(&SLOT_MAGIC);
+        out.extend_from_slice(&[KDF_ARGON2ID, self.suite, 0, 0]);
+        out.extend_from_slice(&self.memory_kib.to_le_bytes());
+        out.extend_from_slice(&self.passes.to_le_bytes());
+        out.extend_from_slice(&self.lanes.to_le_bytes());
+        out.extend_from_slice(&self.salt);
+        out.extend_from_slice(&self.commitment);
+        out.try_into().expect("the fields add up to the header")
+    }
+
+    /// The stored form, digest included.
+    pub fn encode(&self) -> Vec<u8> {
+        let mut out = self.header().to_vec();
+        out.extend_from_slice(&self.sealed);
+        let digest = blake3::hash(&out);
+        out.extend_from_slice(digest.as_bytes());
+        out
+    }
+
+    /// Reads the stored form.
+    pub fn decode(stored: &[u8]) -> Result<Self> {
+        const WHAT: &str = "key slot";
+        let (bytes, digest) = stored.split_last_chunk::<DIGEST_BYTES>().ok_or(DecodeError::Truncated {
+            what: WHAT,
+            needed: DIGEST_BYTES as u64,
+            found: stored.len() as u64,
+        })?;
+        if blake3::hash(bytes).as_bytes() != digest {
+            return Err(DecodeError::malformed(WHAT, "its digest is not that of its bytes: it is damaged or torn"));
+        }
+        let mut fields = Fields::new(WHAT, bytes);
+        fields.expect(&SLOT_MAGIC, "it does not begin with the magic of a key slot")?;
+        let kdf = fields.u8()?;
+        if kdf != KDF_ARGON2ID {
+            return Err(DecodeError::unsupported(WHAT, format!("key derivation {kdf}")));
+        }
+        let suite = fields.u8()?;
+        fields.expect(&[0, 0], "reserved bytes are not zero")?;
+        let (memory_kib, passes, lanes) = (fields.u32()?, fields.u32()?, fields.u32()?);
+        let salt = fields.array()?;
+        let commitment = fields.array()?;
+        Ok(Self { suite, memory_kib, passes, lanes, salt, commitment, sealed: fields.rest().to_vec() })
+    }
+}
+
+/// The associated data of a slot's body: the repository, the slot, the root owner, the header.
+pub fn slot_aad(repo: &RepoId, slot: &SlotId, root_verifying: &[u8; 32], header: &[u8; SLOT_HEADER_BYTES]) -> Vec<u8> {
+    let mut aad = b"esker v1 slot\0".to_vec();
+    aad.extend_from_slice(repo.as_bytes());
+    aad.extend_from_slice(slot.as_bytes());
+    aad.extend_from_slice(root_verifying);
+    aad.extend_from_slice(header);
+    aad
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::cbor;
+    use super::*;
+
+    fn config() -> Config {
+        Config {
+            version: 1,
+            repo: RepoId::from_bytes([1; 16]),
+            created_secs: 5,
+            chunker: ChunkerSettings { algorithm: 1, min_bytes: 1024, avg_bytes: 4096, max_bytes: 16384 },
+            features: vec![],
+            root_verifying: [2; 32],
+            extra: Extra::default(),
+        }
+    }
+
+    #[test]
+    fn a_config_of_a_newer_program_is_unsupported_not_malformed() {
+        let bytes = cbor::encode(&config());
+        assert_eq!(cbor::decode::<Config>(&bytes), Ok(config()));
+        for newer in [
+            Config { version: 2, ..config() },
+            Config { features: vec!["erasure-v2".into()], ..config() },
+            Config { chunker: ChunkerSettings { algorithm: 2, ..config().chunker }, ..config() },
+        ] {
+            let result = cbor::decode::<Config>(&cbor::encode(&newer));
+            assert!(matches!(result, Err(DecodeError::Unsupported { .. })), "{result:?}");
+        }
+    }
+
+    #[test]
+    fn a_slot_decodes_to_what_was_encoded_and_finds_every_flipped_byte() {
+        let slot = Slot {
+            suite: 1,
+            memory_kib: 65536,
+            passes: 3,
+            lanes: 4,
+            salt: [1; 32],
+            commitment: [2; 32],
+            sealed: vec![3; 104],
+        };
+        let bytes = slot.encode();
+        assert_eq!(Slot::decode(&bytes), Ok(slot));
+        for at in 0..bytes.len() {
+            let mut bad = bytes.clone();
+            bad[at] ^= 1;
+            assert!(Slot::decode(&bad).is_err() && Slot::decode(&bytes[..at]).is_err(), "{at}");
+        }
+    }
+}

@@ -12,6 +12,7 @@ mod error;
 pub mod fault;
 pub mod local;
 pub mod memory;
+mod name;
 pub mod record;
 
 pub use error::{Error, ErrorKind};

@@ -1,4 +1,29 @@
-//! Stub; being written.
+//! The local catalog: what the repository's index segments say, kept where it is quick to ask.
+//!
+//! Everything here is a cache. A [`Catalog`] holds the chunk rows of many index segments in a few
+//! immutable sorted [`run`] files, and which segments they came from, their packs and those packs'
+//! origins in a small database ([`store`]). Losing it costs reading the segments again; a damaged
+//! one is noticed, dropped and begun anew.
+//!
+//! What belongs to one run of the program is beside it: [`SessionTable`] knows the ids a session
+//! has claimed, in bounded memory, and [`Marks`] is one bit for each row of a catalog.
+
+mod catalog;
+mod marks;
+mod rows;
+mod run;
+mod session;
+mod state;
+mod store;
+#[cfg(test)]
+mod tests;
+
+use std::path::PathBuf;
+
+pub use catalog::{Catalog, Found, Import, ImportPack};
+pub use marks::Marks;
+pub use rows::{ChunkRow, NewRow, OriginRow, PackRow};
+pub use session::SessionTable;
 
 /// The local catalog could not be read or written. Deleting it loses nothing.
 #[derive(Debug, thiserror::Error)]
@@ -9,16 +34,30 @@ pub enum Error {
         /// What was tried.
         action: &'static str,
         /// On which file.
-        path: std::path::PathBuf,
+        path: PathBuf,
         /// Why it failed.
         source: std::io::Error,
     },
-    /// The catalog's database failed.
+    /// The catalog's database failed, and failed again when begun anew.
     #[error("cannot use the catalog database `{path}`: {message}")]
     Database {
         /// The database file.
-        path: std::path::PathBuf,
+        path: PathBuf,
         /// What the database said.
         message: String,
     },
+    /// There are more packs, sessions or rows than the catalog can number.
+    #[error("the catalog is full: more than {limit} {what}")]
+    Full {
+        /// What there is too much of.
+        what: &'static str,
+        /// How many there can be.
+        limit: u64,
+    },
+}
+
+/// For `map_err`: what was being done to which file.
+fn io_error(action: &'static str, path: impl Into<PathBuf>) -> impl FnOnce(std::io::Error) -> Error {
+    let path = path.into();
+    move |source| Error::Io { action, path, source }
 }

@@ -1,0 +1,120 @@
+//! The catalog at a million chunks: lookups that find and that do not, and importing.
+//!
+//! `ESKER_BENCH_ROWS` sets another number of rows. Goals: a million lookups a second on one core,
+//! and ten million chunks imported in a minute.
+
+use std::hint::black_box;
+use std::path::Path;
+
+use criterion::BatchSize;
+use criterion::Criterion;
+use criterion::Throughput;
+use criterion::criterion_group;
+use criterion::criterion_main;
+use esker::id::ChunkId;
+use esker::id::CredentialId;
+use esker::id::EpochId;
+use esker::id::PackId;
+use esker::id::SessionId;
+use esker::index::Catalog;
+use esker::index::Import;
+use esker::index::ImportPack;
+use esker::index::NewRow;
+use esker::index::OriginRow;
+
+const ROWS_PER_PACK: u32 = 500;
+const PACKS_PER_BATCH: u32 = 256;
+
+fn id(n: u32) -> ChunkId {
+    ChunkId::from_bytes(*blake3::hash(&n.to_le_bytes()).as_bytes())
+}
+
+fn pack(number: u32) -> ImportPack {
+    let row = |n: u32| NewRow {
+        id: id(number * ROWS_PER_PACK + n),
+        frame: n / 16,
+        frame_offset: n / 16 * 700_000,
+        frame_sealed: 700_000,
+        frame_plain: 1 << 20,
+        chunk_offset: n % 16 * 65_536,
+        chunk_bytes: 65_536,
+        kind: 0,
+        compression: 1,
+    };
+    ImportPack {
+        id: PackId::of(&number.to_le_bytes()),
+        origin: 0,
+        salt: [1; 32],
+        commitment: [2; 32],
+        stored_bytes: 32 << 20,
+        rows: (0..ROWS_PER_PACK).map(row).collect(),
+    }
+}
+
+/// Sources of so many rows in all, in batches of 128 thousand.
+fn batches(rows: u32) -> impl Iterator<Item = Vec<Import>> {
+    let packs = rows / ROWS_PER_PACK;
+    (0..packs).step_by(PACKS_PER_BATCH as usize).map(move |first| {
+        let origin = OriginRow {
+            session: SessionId::from_bytes([1; 16]),
+            epoch: EpochId::from_bytes([2; 16]),
+            credential: CredentialId::from_bytes([3; 32]),
+            envelope: vec![4; 1200],
+        };
+        let last = packs.min(first + PACKS_PER_BATCH);
+        vec![Import {
+            key: *id(u32::MAX - first).as_bytes(),
+            origins: vec![origin],
+            packs: (first..last).map(pack).collect(),
+        }]
+    })
+}
+
+fn filled(dir: &Path, batches: impl Iterator<Item = Vec<Import>>) -> Catalog {
+    let mut catalog = Catalog::open(dir).expect("the directory is ours");
+    for batch in batches {
+        catalog.import(batch).expect("there is room");
+    }
+    assert!(!catalog.is_private());
+    catalog
+}
+
+fn index(c: &mut Criterion) {
+    let rows: u32 = std::env::var("ESKER_BENCH_ROWS").map_or(1_000_000, |rows| rows.parse().expect("a number"));
+    let dir = tempfile::Builder::new().tempdir_in(env!("CARGO_TARGET_TMPDIR")).expect("a directory");
+    let catalog = filled(dir.path(), batches(rows));
+    let mut group = c.benchmark_group(format!("catalog of {rows}"));
+
+    group.throughput(Throughput::Elements(100_000));
+    for (what, first) in [("lookup hit", 0), ("lookup miss", rows)] {
+        // Ids all over the catalog, made beforehand.
+        let ids: Vec<ChunkId> = (0..100_000_u64)
+            .map(|n| id(first + u32::try_from(n * 7_919 % u64::from(rows)).expect("below the rows")))
+            .collect();
+        let found = ids.iter().filter(|id| catalog.lookup(id).next().is_some()).count();
+        assert_eq!(found, if first == 0 { ids.len() } else { 0 });
+        group.bench_function(what, |b| {
+            b.iter(|| ids.iter().filter(|id| catalog.lookup(black_box(id)).next().is_some()).count())
+        });
+    }
+
+    group.throughput(Throughput::Elements(u64::from(rows)));
+    group.sample_size(10);
+    group.bench_function("import", |b| {
+        b.iter_batched(
+            || {
+                (
+                    tempfile::Builder::new().tempdir_in(env!("CARGO_TARGET_TMPDIR")).expect("a directory"),
+                    batches(rows).collect::<Vec<_>>(),
+                )
+            },
+            |(dir, batches)| (filled(dir.path(), batches.into_iter()), dir),
+            BatchSize::PerIteration,
+        )
+    });
+    group.bench_function("open", |b| b.iter(|| Catalog::open(dir.path()).expect("the directory is ours")));
+    group.finish();
+}
+
+criterion_group!(benches, index);
+criterion_main!(benches);

@@ -1,0 +1,113 @@
+//! The ids a session has claimed, in bounded memory.
+
+use std::collections::HashSet;
+use std::fmt;
+use std::path::Path;
+use std::path::PathBuf;
+
+use super::Error;
+use super::run;
+use super::run::Run;
+use crate::id::ChunkId;
+
+/// Remembers which chunks this session has claimed, so that none is stored twice.
+///
+/// The newest ids are in memory; whenever there are as many as the bound allows, they go to a
+/// sorted temporary file. The files have no names: the system frees them when the table is
+/// dropped or the program ends.
+pub struct SessionTable {
+    recent: HashSet<[u8; 32]>,
+    entries_max: usize,
+    spilled: Vec<Run<32>>,
+    dir: PathBuf,
+}
+
+impl fmt::Debug for SessionTable {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("SessionTable")
+            .field("recent", &self.recent.len())
+            .field("spilled", &self.spilled.len())
+            .finish()
+    }
+}
+
+impl SessionTable {
+    /// A bound that takes 17 MiB: just what a hash table of 2^19 places holds.
+    pub const ENTRIES_MAX: usize = 458_752;
+
+    /// An empty table that keeps at most `entries_max` ids in memory and spills to files in `dir`.
+    pub fn new(dir: &Path, entries_max: usize) -> Self {
+        Self { recent: HashSet::new(), entries_max: entries_max.max(1), spilled: Vec::new(), dir: dir.into() }
+    }
+
+    /// Claims an id; true when it was not claimed before.
+    ///
+    /// After an error the table still knows every id claimed before.
+    pub fn claim(&mut self, id: ChunkId) -> Result<bool, Error> {
+        if self.contains(&id) {
+            return Ok(false);
+        }
+        if self.recent.len() >= self.entries_max {
+            self.spill()?;
+        }
+        self.recent.insert(*id.as_bytes());
+        Ok(true)
+    }
+
+    /// Whether an id is claimed.
+    pub fn contains(&self, id: &ChunkId) -> bool {
+        self.recent.contains(id.as_bytes()) || self.spilled.iter().any(|run| run.contains(id.as_bytes()))
+    }
+
+    fn spill(&mut self) -> Result<(), Error> {
+        let failed = |fault: run::Fault| fault.about("write a temporary file in", &self.dir);
+        let rows = self.recent.iter().copied().collect();
+        let (spilled, _) = run::write_sorted(rows, run::unnamed_file(&self.dir)?).map_err(failed)?;
+        self.recent.clear();
+        self.spilled.push(spilled);
+        let sizes: Vec<u64> = self.spilled.iter().map(Run::rows).collect();
+        let due = run::due(&sizes);
+        if !due.is_empty() {
+            let sources: Vec<_> = due.iter().map(|i| &self.spilled[*i]).collect();
+            let (merged, _) = run::merge(&sources, run::unnamed_file(&self.dir)?).map_err(failed)?;
+            let mut n = 0..;
+            self.spilled.retain(|_| n.next().is_some_and(|n| !due.contains(&n)));
+            self.spilled.push(merged);
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn id(n: u32) -> ChunkId {
+        ChunkId::from_bytes(*blake3::hash(&n.to_le_bytes()).as_bytes())
+    }
+
+    #[test]
+    fn a_small_table_claims_the_same_ids_as_a_set_and_leaves_no_file() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut table = SessionTable::new(dir.path(), 10);
+        let mut model = HashSet::new();
+        for step in 0..3000_u32 {
+            let n = step.wrapping_mul(2_654_435_761) % 1000;
+            assert_eq!(table.contains(&id(n)), model.contains(&n));
+            assert_eq!(table.claim(id(n)).unwrap(), model.insert(n), "{step}: {n}");
+            assert!(table.recent.len() <= 10 && table.spilled.len() < 8, "{table:?}");
+        }
+        assert!((0..1000).all(|n| table.contains(&id(n)) == model.contains(&n)));
+        assert!(!table.contains(&id(1001)));
+        assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 0);
+    }
+
+    #[test]
+    fn a_table_that_cannot_spill_says_so_and_keeps_what_it_has() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut table = SessionTable::new(&dir.path().join("missing"), 2);
+        assert!(table.claim(id(1)).unwrap() && table.claim(id(2)).unwrap());
+        assert!(table.claim(id(3)).is_err());
+        assert!(table.contains(&id(1)) && table.contains(&id(2)) && !table.contains(&id(3)));
+    }
+}

@@ -1,0 +1,176 @@
+//! What garbage collections have said: packs condemned or dead, sessions void, chunks damaged.
+//!
+//! Collections are written by a later verb; every session already reads them (W2), because a
+//! chunk in a condemned pack must not be relied on by whoever announced after the condemnation.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use super::Repository;
+use crate::error::{Context, Error, Kind, Result};
+use crate::format::cbor::{self, Record};
+use crate::format::gc::{Condemned, Done, Note, NoteClaim, Swept};
+use crate::format::record::RecordKind;
+use crate::id::{ChunkId, CollectionId, ObjectId, PackId, SessionId};
+use crate::storage::{self, Listed};
+
+/// Folder of collections' records.
+pub const GC: &str = "gc/";
+/// Folder of notes.
+pub const NOTES: &str = "notes/";
+/// Folder of flags.
+pub const FLAGS: &str = "flags/";
+
+/// How often a list is repeated until it stands still before that is an error.
+const LISTS_MAX: usize = 100;
+
+/// What is known of all collections and notes at one moment.
+#[derive(Debug, Default)]
+pub struct Collections {
+    /// Packs that an unfinished collection may delete.
+    pub condemned: BTreeSet<PackId>,
+    /// Packs that are or will be deleted, for ever.
+    pub dead: BTreeSet<PackId>,
+    /// Sessions that do not count, for ever.
+    pub void: BTreeSet<SessionId>,
+    /// Collections that have published a sweep.
+    pub swept: BTreeSet<CollectionId>,
+    /// Chunks that were found damaged, and in which pack.
+    pub damaged: BTreeSet<(ChunkId, PackId)>,
+}
+
+impl Collections {
+    /// Adds what a later look has found. What was condemned at either look is not relied on.
+    pub fn add(&mut self, later: Self) {
+        self.condemned.extend(later.condemned);
+        self.dead.extend(later.dead);
+        self.void.extend(later.void);
+        self.swept.extend(later.swept);
+        self.damaged.extend(later.damaged);
+    }
+
+    /// Whether chunks of this pack may be relied on.
+    pub fn spares(&self, pack: &PackId) -> bool {
+        !self.condemned.contains(pack) && !self.dead.contains(pack)
+    }
+}
+
+impl Repository {
+    /// Lists `prefix` until a second list adds and removes nothing.
+    fn list_settled(&self, prefix: &str) -> Result<Vec<Listed>> {
+        let what = || format!("cannot list `{prefix}`");
+        let mut last = self.storage.list(prefix).context(what)?;
+        for _ in 0..LISTS_MAX {
+            let next = self.storage.list(prefix).context(what)?;
+            if next == last {
+                return Ok(next);
+            }
+            last = next;
+        }
+        Err(Error::new(Kind::Failed, format!("{}: it changes all the time", what())))
+    }
+
+    /// Reads all collections and notes (W2). What vanishes between list and read is read anew.
+    pub fn load_collections(&self) -> Result<Collections> {
+        for _ in 0..LISTS_MAX {
+            if let Some(collections) = self.try_load_collections()? {
+                return Ok(collections);
+            }
+        }
+        Err(Error::new(Kind::Failed, "cannot read the collections: they change all the time"))
+    }
+
+    fn try_load_collections(&self) -> Result<Option<Collections>> {
+        let mut all = Collections::default();
+        let mut condemned: BTreeMap<CollectionId, Vec<PackId>> = BTreeMap::new();
+        let mut done: BTreeMap<CollectionId, Vec<ObjectId>> = BTreeMap::new();
+        let mut sweeps = BTreeSet::new();
+        for object in self.list_settled(GC)? {
+            let Some((collection, part)) = parse_gc_name(&object.name) else { continue };
+            let right = |named: CollectionId| named == collection;
+            match part {
+                "condemned" => match self.read_record::<Condemned>(RecordKind::Condemned, &object.name)? {
+                    Read::Gone => return Ok(None),
+                    Read::Good(record, _) if right(record.collection) => {
+                        condemned.insert(collection, record.packs);
+                    }
+                    _ => {}
+                },
+                "swept" => match self.read_record::<Swept>(RecordKind::Swept, &object.name)? {
+                    Read::Gone => return Ok(None),
+                    Read::Good(record, hash) if right(record.collection) => {
+                        all.dead.extend(record.dead);
+                        all.void.extend(record.void);
+                        all.swept.insert(collection);
+                        sweeps.insert(hash);
+                    }
+                    _ => {}
+                },
+                "done" => match self.read_record::<Done>(RecordKind::Done, &object.name)? {
+                    Read::Gone => return Ok(None),
+                    Read::Good(record, _) if right(record.collection) => {
+                        done.insert(collection, record.sweeps);
+                    }
+                    _ => {}
+                },
+                _ => {}
+            }
+        }
+        // `done` names its sweeps: until all are read the collection is unfinished.
+        for (collection, packs) in condemned {
+            let finished = done.get(&collection).is_some_and(|named| named.iter().all(|sweep| sweeps.contains(sweep)));
+            if !finished {
+                all.condemned.extend(packs);
+            }
+        }
+        for object in self.list_settled(NOTES)? {
+            match self.read_record::<Note>(RecordKind::Note, &object.name)? {
+                Read::Gone => return Ok(None),
+                Read::Good(Note { claim: NoteClaim::Damaged { chunk, pack }, .. }, _) => {
+                    all.damaged.insert((chunk, pack));
+                }
+                _ => {}
+            }
+        }
+        Ok(Some(all))
+    }
+
+    /// The collections that have flagged each session.
+    pub fn load_flags(&self, prefix: &str) -> Result<BTreeMap<SessionId, Vec<CollectionId>>> {
+        let mut flags: BTreeMap<SessionId, Vec<CollectionId>> = BTreeMap::new();
+        for object in self.storage.list(prefix).context(|| "cannot list the flags")? {
+            // A flag that cannot be read still asks: its name says everything.
+            let parts = object.name.strip_prefix(FLAGS).and_then(|rest| rest.split_once('/'));
+            let parsed =
+                parts.and_then(|(session, collection)| Some((session.parse().ok()?, collection.parse().ok()?)));
+            if let Some((session, collection)) = parsed {
+                flags.entry(session).or_default().push(collection);
+            }
+        }
+        Ok(flags)
+    }
+
+    /// Reads a record that counts as absent when it does not verify.
+    fn read_record<R: Record>(&self, kind: RecordKind, name: &str) -> Result<Read<R>> {
+        let stored = match self.storage.get(name) {
+            Ok(stored) => stored,
+            Err(error) if error.kind() == storage::ErrorKind::NotFound => return Ok(Read::Gone),
+            Err(error) => return Err(error).context(|| format!("cannot read `{name}`")),
+        };
+        let opened = match self.open_record(kind, name, &stored) {
+            Ok(opened) if !opened.removed => opened,
+            _ => return Ok(Read::Bad),
+        };
+        Ok(cbor::decode(&opened.body).map_or(Read::Bad, |record| Read::Good(record, opened.hash)))
+    }
+}
+
+enum Read<R> {
+    Good(R, ObjectId),
+    Bad,
+    Gone,
+}
+
+fn parse_gc_name(name: &str) -> Option<(CollectionId, &str)> {
+    let (collection, part) = name.strip_prefix(GC)?.split_once('/')?;
+    Some((collection.parse().ok()?, part))
+}

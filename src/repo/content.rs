@@ -1,0 +1,340 @@
+//! Reading content back: from a chunk id to its bytes, checked.
+//!
+//! A [`Reader`] loads commits, then sweeps, then the index, and reads packs as they are asked
+//! for. Nothing is believed: a frame must authenticate under its session's key, decompress to
+//! its authenticated length, and every chunk must hash to its id. When one copy fails, others are
+//! tried. Sharing a `Reader` between threads is what it is for.
+
+use std::collections::{HashMap, VecDeque};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use super::Repository;
+use super::commits::Commits;
+use super::reader::{FrameAt, Location, ReadRepo};
+use super::session::pack_name;
+use crate::chunk::compress::{Compression, Decompressor};
+use crate::crypto::OpenError;
+use crate::crypto::ident::ChunkKind;
+use crate::crypto::key::SecretKey;
+use crate::crypto::seal;
+use crate::error::{Context, Error, Kind, Result};
+use crate::format::pack::{FRAME_PLAIN_BYTES_MAX, Frame, FrameKind, frame_aad};
+use crate::id::{ChunkId, SessionId};
+use crate::index::{Catalog, Found};
+
+/// Plain bytes of open frames kept for single chunks that follow each other.
+const OPEN_FRAMES_BYTES_MAX: usize = 32 << 20;
+
+/// Reads content of a repository as it stood when this was made.
+pub struct Reader<'r> {
+    repo: &'r Repository,
+    catalog: Catalog,
+    commits: Commits,
+    /// By pack number: whether its session counts and no sweep lists it.
+    alive: Vec<bool>,
+    secrets: Mutex<HashMap<u32, SecretKey>>,
+    pack_keys: Mutex<HashMap<u32, SecretKey>>,
+    open_frames: Mutex<OpenFrames>,
+    faults: Vec<(String, Error)>,
+}
+
+#[derive(Default)]
+struct OpenFrames {
+    frames: VecDeque<(FrameAt, Arc<Vec<u8>>)>,
+    bytes: usize,
+}
+
+impl std::fmt::Debug for Reader<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Reader({} packs)", self.alive.len())
+    }
+}
+
+impl<'r> Reader<'r> {
+    /// Loads what there is to read. Writes nothing to the storage.
+    pub fn new(repo: &'r Repository) -> Result<Self> {
+        Self::with_catalog(repo, repo.open_catalog())
+    }
+
+    /// Loads everything from the storage, whatever the cache remembers: to check the repository,
+    /// or to make sure before saying that something is missing.
+    pub fn without_cache(repo: &'r Repository) -> Result<Self> {
+        Self::with_catalog(repo, Catalog::temporary())
+    }
+
+    fn with_catalog(repo: &'r Repository, mut catalog: Catalog) -> Result<Self> {
+        let mut commits = repo.load_commits(&mut catalog)?;
+        let collections = repo.load_collections()?;
+        commits.headers.retain(|session, _| !collections.void.contains(session));
+        let mut faults = std::mem::take(&mut commits.faults);
+        faults.extend(repo.import_segments(&mut catalog, commits.headers.values())?);
+        let counting: Vec<bool> =
+            catalog.origins().iter().map(|origin| commits.headers.contains_key(&origin.session)).collect();
+        let alive = catalog
+            .packs()
+            .iter()
+            .map(|pack| counting.get(pack.origin as usize) == Some(&true) && !collections.dead.contains(&pack.id))
+            .collect();
+        Ok(Self {
+            repo,
+            catalog,
+            commits,
+            alive,
+            secrets: Mutex::default(),
+            pack_keys: Mutex::default(),
+            open_frames: Mutex::default(),
+            faults,
+        })
+    }
+
+    /// The repository.
+    pub fn repo(&self) -> &'r Repository {
+        self.repo
+    }
+
+    /// The commits that count.
+    pub fn commits(&self) -> &Commits {
+        &self.commits
+    }
+
+    /// The local catalog.
+    pub fn catalog(&self) -> &Catalog {
+        &self.catalog
+    }
+
+    /// Commits and segments that could not be read; they count as absent.
+    pub fn faults(&self) -> &[(String, Error)] {
+        &self.faults
+    }
+
+    /// Whether a pack, by its number in the catalog, is of a session that counts and is not dead.
+    pub fn is_alive(&self, pack: u32) -> bool {
+        self.alive.get(pack as usize) == Some(&true)
+    }
+
+    /// The places a chunk lies at, packs that count only.
+    pub fn places<'a>(&'a self, id: &'a ChunkId) -> impl Iterator<Item = Found> + 'a {
+        self.catalog.lookup(id).filter(|found| self.is_alive(found.row.pack))
+    }
+
+    /// The secret of a session, given one of the catalog's origins.
+    fn session_secret(&self, origin: u32) -> Result<SecretKey> {
+        let mut secrets = self.secrets.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(secret) = secrets.get(&origin) {
+            return Ok(secret.clone());
+        }
+        let row = self
+            .catalog
+            .origins()
+            .get(origin as usize)
+            .ok_or_else(|| Error::new(Kind::Failed, "the cache names a session it does not hold"))?;
+        let secret = self.repo.keys.open_session_secret(&row.session, &row.epoch, &row.credential, &row.envelope)?;
+        secrets.insert(origin, secret.clone());
+        Ok(secret)
+    }
+
+    /// The key of a pack's frames.
+    pub fn pack_key(&self, pack: u32) -> Result<SecretKey> {
+        let mut keys = self.pack_keys.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(key) = keys.get(&pack) {
+            return Ok(key.clone());
+        }
+        let row = self
+            .catalog
+            .packs()
+            .get(pack as usize)
+            .ok_or_else(|| Error::new(Kind::Failed, "the cache names a pack it does not hold"))?;
+        let secret = self.session_secret(row.origin)?;
+        let derived = secret.derive_salted(&row.salt, "pack frames");
+        let key = seal::committed(derived, &row.commitment, "pack")
+            .context(|| format!("cannot open pack `{}`", row.id.short()))?;
+        // Bounded: each key is 32 bytes and packs are few, but a hostile index may name many.
+        if keys.len() >= 4096 {
+            keys.clear();
+        }
+        keys.insert(pack, key.clone());
+        Ok(key)
+    }
+
+    /// A chunk of any kind, from the first place where it is whole.
+    fn verified(&self, kind: ChunkKind, id: &ChunkId) -> Result<Vec<u8>> {
+        let mut last = None;
+        for found in self.places(id) {
+            let location = location(&found);
+            let frame = match self.open_frame_kept(&location.frame) {
+                Ok(frame) => frame,
+                Err(error) => {
+                    last = Some(error);
+                    continue;
+                }
+            };
+            let bytes = slice_of(&frame, &location);
+            match bytes.filter(|bytes| self.repo.keys.ids.chunk(kind, bytes) == *id) {
+                Some(bytes) => return Ok(bytes.to_vec()),
+                None => {
+                    let name = self.pack_label(location.frame.pack);
+                    let error = OpenError::WrongIdentity("chunk");
+                    last = Some(
+                        Error::new(Kind::Damaged, format!("chunk `{}` in pack `{name}` is wrong", id.short()))
+                            .because(error),
+                    );
+                }
+            }
+        }
+        Err(last.unwrap_or_else(|| missing(id)))
+    }
+
+    fn open_frame_kept(&self, at: &FrameAt) -> Result<Arc<Vec<u8>>> {
+        let kept = |frames: &mut OpenFrames| {
+            let position = frames.frames.iter().position(|(known, _)| known == at)?;
+            let entry = frames.frames.remove(position)?;
+            let frame = entry.1.clone();
+            frames.frames.push_back(entry);
+            Some(frame)
+        };
+        if let Some(frame) = kept(&mut self.open_frames.lock().unwrap_or_else(PoisonError::into_inner)) {
+            return Ok(frame);
+        }
+        let frame = Arc::new(self.frame(at)?);
+        let mut frames = self.open_frames.lock().unwrap_or_else(PoisonError::into_inner);
+        frames.bytes += frame.len();
+        frames.frames.push_back((*at, frame.clone()));
+        while frames.bytes > OPEN_FRAMES_BYTES_MAX && frames.frames.len() > 1 {
+            if let Some((_, old)) = frames.frames.pop_front() {
+                frames.bytes -= old.len();
+            }
+        }
+        Ok(frame)
+    }
+
+    /// What people call a pack, by its number.
+    pub fn pack_label(&self, pack: u32) -> String {
+        self.catalog.packs().get(pack as usize).map_or_else(|| "unknown".into(), |row| row.id.short())
+    }
+
+    /// Opens the sealed bytes of a frame, which were read from its pack.
+    pub fn open_frame(&self, at: &FrameAt, sealed: &[u8]) -> Result<Vec<u8>> {
+        let what = || format!("cannot open frame {} of pack `{}`", at.frame, self.pack_label(at.pack));
+        let key = self.pack_key(at.pack)?;
+        open_frame(&key, &self.repo.config.repo, at, sealed).map_err(|error| match error {
+            FrameError::Open(error) => Error::new(Kind::Damaged, what()).because(error),
+            FrameError::Text(detail) => Error::new(Kind::Damaged, format!("{}: {detail}", what())),
+        })
+    }
+
+    /// Which session a pack came from.
+    pub fn session_of_pack(&self, pack: u32) -> Option<SessionId> {
+        let origin = self.catalog.packs().get(pack as usize)?.origin;
+        self.catalog.origins().get(origin as usize).map(|origin| origin.session)
+    }
+}
+
+/// Why a frame was not opened.
+#[derive(Debug)]
+pub(crate) enum FrameError {
+    Open(OpenError),
+    Text(String),
+}
+
+/// Opens and decompresses one frame.
+pub(crate) fn open_frame(
+    key: &SecretKey,
+    repo: &crate::id::RepoId,
+    at: &FrameAt,
+    sealed: &[u8],
+) -> Result<Vec<u8>, FrameError> {
+    thread_local! {
+        static DECOMPRESSOR: std::cell::RefCell<Decompressor> = std::cell::RefCell::new(Decompressor::new());
+    }
+    let kind = FrameKind::from_u8(at.kind).map_err(|error| FrameError::Text(error.to_string()))?;
+    let compression = Compression::from_u8(at.compression)
+        .ok_or_else(|| FrameError::Text(format!("unknown compression {}", at.compression)))?;
+    let frame =
+        Frame { kind, compression: at.compression, sealed_bytes: at.sealed, plain_bytes: at.plain, chunks: Vec::new() };
+    let text = seal::open(key, &frame_aad(repo, at.frame, &frame), sealed, "frame").map_err(FrameError::Open)?;
+    if compression == Compression::Raw {
+        // What is raw is plain already.
+        return if text.len() == at.plain as usize {
+            Ok(text)
+        } else {
+            Err(FrameError::Text(format!("{} bytes where {} belong", text.len(), at.plain)))
+        };
+    }
+    DECOMPRESSOR
+        .with_borrow_mut(|decompressor| {
+            decompressor.decompress(&text, compression, at.plain as usize, FRAME_PLAIN_BYTES_MAX as usize)
+        })
+        .map_err(|error| FrameError::Text(error.to_string()))
+}
+
+fn missing(id: &ChunkId) -> Error {
+    Error::new(Kind::Damaged, format!("chunk `{}` is in no pack of the repository", id.short()))
+}
+
+/// Where a catalog row says a chunk lies.
+pub(crate) fn location(found: &Found) -> Location {
+    let row = &found.row;
+    Location {
+        frame: FrameAt {
+            pack: row.pack,
+            frame: row.frame,
+            offset: row.frame_offset,
+            sealed: row.frame_sealed,
+            plain: row.frame_plain,
+            compression: row.compression,
+            kind: row.kind,
+        },
+        chunk_offset: row.chunk_offset,
+        chunk_bytes: row.chunk_bytes,
+    }
+}
+
+fn slice_of<'f>(frame: &'f [u8], location: &Location) -> Option<&'f [u8]> {
+    let start = location.chunk_offset as usize;
+    frame.get(start..start.checked_add(location.chunk_bytes as usize)?)
+}
+
+impl ReadRepo for Reader<'_> {
+    fn locate(&self, id: &ChunkId) -> Result<Location> {
+        self.places(id).map(|found| location(&found)).min_by_key(|place| place.frame).ok_or_else(|| missing(id))
+    }
+
+    fn frame(&self, at: &FrameAt) -> Result<Vec<u8>> {
+        let pack = self
+            .catalog
+            .packs()
+            .get(at.pack as usize)
+            .ok_or_else(|| Error::new(Kind::Failed, "the cache names a pack it does not hold"))?;
+        let name = pack_name(&pack.id);
+        let sealed =
+            self.repo.storage.get_range(&name, u64::from(at.offset), u64::from(at.sealed)).map_err(|error| {
+                Error::new(pack_read_kind(&error), format!("cannot read pack `{name}`")).because(error)
+            })?;
+        self.open_frame(at, &sealed)
+    }
+
+    fn chunk(&self, id: &ChunkId) -> Result<Vec<u8>> {
+        self.verified(ChunkKind::Data, id)
+    }
+
+    fn verify(&self, id: &ChunkId, bytes: &[u8]) -> bool {
+        self.repo.keys.ids.chunk(ChunkKind::Data, bytes) == *id
+    }
+
+    fn node(&self, id: &ChunkId) -> Result<Vec<u8>> {
+        self.verified(ChunkKind::Directory, id)
+    }
+
+    fn list_node(&self, id: &ChunkId) -> Result<Vec<u8>> {
+        self.verified(ChunkKind::List, id)
+    }
+}
+
+/// A pack that is gone or too short is damage; a storage that does not answer is not.
+fn pack_read_kind(error: &crate::storage::Error) -> Kind {
+    match error.kind() {
+        crate::storage::ErrorKind::NotFound | crate::storage::ErrorKind::Corrupt => Kind::Damaged,
+        crate::storage::ErrorKind::Denied => Kind::Refused,
+        _ => Kind::Failed,
+    }
+}

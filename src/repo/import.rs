@@ -1,0 +1,163 @@
+//! Bringing the local catalog up to date with the segments that commits name.
+
+use super::Repository;
+use super::commits::CommitHeader;
+use crate::error::{Context, Error, Kind, Result};
+use crate::format::access::Role;
+use crate::format::pack::Frame;
+use crate::format::record::RecordKind;
+use crate::format::segment::Segment;
+use crate::id::{ObjectId, SessionId};
+use crate::index::{Catalog, Import, ImportPack, NewRow, OriginRow};
+
+/// Chunk rows imported in one batch: bounds memory at about 16 MiB.
+const BATCH_ROWS: usize = 128 * 1024;
+
+/// Folder of index segments.
+pub const INDEX: &str = "index/";
+
+impl Repository {
+    /// Opens the catalog of this repository at this place. Without a cache, or with one that
+    /// cannot be used (a full or read-only disk), it is a temporary one, imported anew.
+    pub fn open_catalog(&self) -> Catalog {
+        let kept = self.cache.as_ref().and_then(|dir| Catalog::open(dir).ok());
+        kept.unwrap_or_else(Catalog::temporary)
+    }
+
+    /// Imports every segment that these commits name and the catalog lacks. Segments that are
+    /// missing or damaged are given back with the reason; what is in them counts as absent.
+    pub fn import_segments<'c>(
+        &self,
+        catalog: &mut Catalog,
+        commits: impl Iterator<Item = &'c CommitHeader>,
+    ) -> Result<Vec<(String, Error)>> {
+        let mut faults = Vec::new();
+        let mut batch = Vec::new();
+        let mut rows = 0;
+        for header in commits {
+            let mut keys: Vec<_> = header.segments.iter().map(|hash| (*hash, false)).collect();
+            if header.has_inline_segment {
+                keys.push((header.hash, true));
+            }
+            for (key, inline) in keys {
+                if catalog.imported(key.as_bytes()) {
+                    continue;
+                }
+                let loaded =
+                    if inline { self.load_inline_segment(&header.session) } else { self.load_segment(&key, header) };
+                let (name, segment) = match loaded {
+                    Ok(loaded) => loaded,
+                    Err(error) if error.kind() == Kind::Damaged || error.storage_kind().is_some_and(is_absent) => {
+                        faults.push((format!("{INDEX}{key}"), error));
+                        continue;
+                    }
+                    Err(error) => return Err(error),
+                };
+                if let Err(error) = self.check_origins(&segment, header, &name) {
+                    faults.push((name, error));
+                    continue;
+                }
+                let import = to_import(key, &segment);
+                rows += import.packs.iter().map(|pack| pack.rows.len()).sum::<usize>();
+                batch.push(import);
+                if rows >= BATCH_ROWS {
+                    let full = std::mem::take(&mut batch);
+                    catalog.import(full).context(|| "cannot import index segments into the cache")?;
+                    rows = 0;
+                }
+            }
+        }
+        if !batch.is_empty() {
+            catalog.import(batch).context(|| "cannot import index segments into the cache")?;
+        }
+        Ok(faults)
+    }
+
+    /// Reads one index segment of a commit. [`Kind::Damaged`] when it does not verify.
+    pub fn load_segment(&self, hash: &ObjectId, header: &CommitHeader) -> Result<(String, Segment)> {
+        let name = format!("{INDEX}{hash}");
+        let what = || format!("cannot read index segment `{name}`");
+        let stored = self.storage.get(&name).context(what)?;
+        let opened = self.open_record(RecordKind::Segment, &name, &stored)?;
+        if opened.credential != header.credential {
+            return Err(Error::new(Kind::Damaged, format!("{}: its writer is not the commit's", what())));
+        }
+        let segment = Segment::decode(&opened.body).context(what)?;
+        Ok((name, segment))
+    }
+
+    fn load_inline_segment(&self, session: &SessionId) -> Result<(String, Segment)> {
+        let loaded = self.load_commit(session)?;
+        let name = format!("{}{session}", super::commits::SNAPSHOTS);
+        let segment = Segment::decode(&loaded.commit.inline_segment)
+            .context(|| format!("cannot read the index segment in commit `{name}`"))?;
+        Ok((name, segment))
+    }
+
+    /// A writer may speak of its own session's packs only; an owner may compact anyone's.
+    fn check_origins(&self, segment: &Segment, header: &CommitHeader, name: &str) -> Result<()> {
+        let role = self.access.member(&header.credential).map(|member| member.role);
+        let own = |session: &SessionId, credential| *session == header.session && credential == header.credential;
+        let honest =
+            role == Some(Role::Owner) || segment.origins.iter().all(|origin| own(&origin.session, origin.credential));
+        if honest {
+            return Ok(());
+        }
+        Err(Error::new(Kind::Damaged, format!("cannot use index segment `{name}`: a writer lists packs not its own")))
+    }
+}
+
+fn is_absent(kind: crate::storage::ErrorKind) -> bool {
+    matches!(kind, crate::storage::ErrorKind::NotFound | crate::storage::ErrorKind::Corrupt)
+}
+
+fn to_import(key: ObjectId, segment: &Segment) -> Import {
+    let origins = segment
+        .origins
+        .iter()
+        .map(|origin| OriginRow {
+            session: origin.session,
+            epoch: origin.epoch,
+            credential: origin.credential,
+            envelope: origin.envelope.clone(),
+        })
+        .collect();
+    let packs = segment
+        .packs
+        .iter()
+        .map(|pack| ImportPack {
+            id: pack.id,
+            origin: pack.origin as usize,
+            salt: pack.salt,
+            commitment: pack.frame_commitment,
+            stored_bytes: pack.stored_bytes,
+            rows: rows_of(&pack.frames),
+        })
+        .collect();
+    Import { key: *key.as_bytes(), origins, packs }
+}
+
+/// A row for each chunk of a pack.
+fn rows_of(frames: &[Frame]) -> Vec<NewRow> {
+    let mut rows = Vec::new();
+    let mut frame_offset = 0;
+    for (ordinal, frame) in (0_u32..).zip(frames) {
+        let mut chunk_offset = 0;
+        for chunk in &frame.chunks {
+            rows.push(NewRow {
+                id: chunk.id,
+                frame: ordinal,
+                frame_offset,
+                frame_sealed: frame.sealed_bytes,
+                frame_plain: frame.plain_bytes,
+                chunk_offset,
+                chunk_bytes: chunk.bytes,
+                kind: frame.kind as u8,
+                compression: frame.compression,
+            });
+            chunk_offset += chunk.bytes;
+        }
+        frame_offset += frame.sealed_bytes;
+    }
+    rows
+}

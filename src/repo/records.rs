@@ -1,0 +1,129 @@
+//! Reading and writing records: sealed under the epoch's index key, signed by their writer.
+
+use super::Repository;
+use crate::crypto::credential::{self, SIGNATURE_ALGORITHM};
+use crate::crypto::{OpenError, seal};
+use crate::error::{Context, Error, Kind, Result};
+use crate::format::access::Role;
+use crate::format::record::{RecordKind, SealedRecord, Signed, push_digest, sealed_aad, signed_message};
+use crate::id::{CredentialId, EpochId, ObjectId};
+use crate::storage::WriteMode;
+
+/// A record that was opened and whose signature is good.
+#[derive(Debug)]
+pub struct Opened {
+    /// Who wrote it.
+    pub credential: CredentialId,
+    /// Whether an owner has removed that credential since; the caller decides what still counts.
+    pub removed: bool,
+    /// The epoch it was written in.
+    pub epoch: EpochId,
+    /// BLAKE3 of its stored bytes.
+    pub hash: ObjectId,
+    /// The record itself.
+    pub body: Vec<u8>,
+}
+
+/// Whether a role may write a kind of record (SPEC §4.2).
+fn may_write(role: Role, kind: RecordKind) -> bool {
+    match kind {
+        RecordKind::Session | RecordKind::Commit | RecordKind::Segment | RecordKind::Note => true,
+        _ => role == Role::Owner,
+    }
+}
+
+impl Repository {
+    /// Seals and signs a record in the current epoch and gives its stored bytes.
+    ///
+    /// `name` is the object's full name, or empty for a kind that is named by its hash.
+    pub(crate) fn seal_record(&self, kind: RecordKind, name: &str, body: &[u8]) -> Vec<u8> {
+        let epoch = self.keys.current_epoch();
+        let message = signed_message(&self.config.repo, kind, name, &epoch.id, body);
+        let signed = Signed {
+            credential: self.keys.credential.id(),
+            algorithm: SIGNATURE_ALGORITHM,
+            signature: self.keys.credential.sign(&message),
+            body,
+        }
+        .encode();
+        let salt: [u8; 32] = self.world.random();
+        let key = epoch.index_key.derive_salted(&salt, &kind.key_purpose());
+        let nonce = seal::hedged_nonce(&self.world.random(), 0, blake3::hash(&signed).as_bytes());
+        let mut sealed = Vec::new();
+        seal::seal_into(&key.key, nonce, &sealed_aad(&self.config.repo, kind, name, &epoch.id), &signed, &mut sealed);
+        let record = SealedRecord {
+            kind,
+            suite: seal::SUITE,
+            epoch: epoch.id,
+            salt,
+            commitment: key.commitment,
+            sealed: &sealed,
+        };
+        let mut stored = record.encode();
+        push_digest(kind, &mut stored);
+        stored
+    }
+
+    /// Opens a stored record: right name, right key, a signature by a credential whose role
+    /// allows this kind. What fails any of that is [`Kind::Damaged`] and counts as absent.
+    pub(crate) fn open_record(&self, kind: RecordKind, name: &str, stored: &[u8]) -> Result<Opened> {
+        let hash = ObjectId::of(stored);
+        let what = || format!("cannot read {} `{name}`", kind.what());
+        let damaged = |detail: &str| Error::new(Kind::Damaged, format!("{}: {detail}", what()));
+        let bound_name = if kind.is_named_by_hash() {
+            if name.rsplit('/').next() != Some(&hash.to_string()) {
+                return Err(damaged("its name is not the hash of its bytes"));
+            }
+            ""
+        } else {
+            name
+        };
+        let record = SealedRecord::decode(kind, stored).context(what)?;
+        if record.suite != seal::SUITE {
+            return Err(OpenError::Unsupported(kind.what(), record.suite)).context(what);
+        }
+        let key = self.keys.index_key(&record.epoch, kind.what()).context(what)?;
+        let derived = key.derive_salted(&record.salt, &kind.key_purpose());
+        let key = seal::committed(derived, &record.commitment, kind.what()).context(what)?;
+        let aad = sealed_aad(&self.config.repo, kind, bound_name, &record.epoch);
+        let plain = seal::open(&key, &aad, record.sealed, kind.what()).context(what)?;
+        let signed = Signed::decode(kind, &plain).context(what)?;
+        if signed.algorithm != SIGNATURE_ALGORITHM {
+            return Err(OpenError::Unsupported(kind.what(), signed.algorithm)).context(what);
+        }
+        let member =
+            self.access.member(&signed.credential).ok_or_else(|| damaged("its writer is not in the access list"))?;
+        if !may_write(member.role, kind) {
+            return Err(damaged(&format!("a {} may not write it", member.role.name())));
+        }
+        let message = signed_message(&self.config.repo, kind, bound_name, &record.epoch, signed.body);
+        credential::verify(&member.public.verifying, &message, &signed.signature, kind.what()).context(what)?;
+        Ok(Opened {
+            credential: signed.credential,
+            removed: member.removed.is_some(),
+            epoch: record.epoch,
+            hash,
+            body: signed.body.to_vec(),
+        })
+    }
+
+    /// Seals and puts a record that is named by its hash below `folder`; gives the hash.
+    pub(crate) fn put_hashed_record(&self, kind: RecordKind, folder: &str, body: &[u8]) -> Result<ObjectId> {
+        let stored = self.seal_record(kind, "", body);
+        let hash = ObjectId::of(&stored);
+        let name = format!("{folder}{hash}");
+        self.storage
+            .put(&name, &stored, WriteMode::CreateNew)
+            .context(|| format!("cannot store {} `{name}`", kind.what()))?;
+        Ok(hash)
+    }
+
+    /// Seals and puts a record under a name of its own; gives the hash of its stored bytes.
+    pub(crate) fn put_named_record(&self, kind: RecordKind, name: &str, body: &[u8]) -> Result<ObjectId> {
+        let stored = self.seal_record(kind, name, body);
+        self.storage
+            .put(name, &stored, WriteMode::CreateNew)
+            .context(|| format!("cannot store {} `{name}`", kind.what()))?;
+        Ok(ObjectId::of(&stored))
+    }
+}

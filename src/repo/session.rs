@@ -1,0 +1,297 @@
+//! One writer's passage from announcement to commit: W1 to W8 (SPEC §9).
+//!
+//! Two parties that could collide each *announce, then look*. A session announces itself before
+//! it reads what collections have condemned, so a collector that condemns later sees it; it
+//! commits before it looks for flags, so a collector that flagged earlier is seen. Only when
+//! the last look finds nothing has a snapshot been made.
+
+use std::collections::BTreeSet;
+use std::sync::{Mutex, PoisonError};
+
+use super::Repository;
+use super::collections::{Collections, FLAGS};
+use super::commits::{Commits, SNAPSHOTS};
+use crate::crypto::key::SecretKey;
+use crate::crypto::seal;
+use crate::error::{Context, Error, Result};
+use crate::format::cbor::{self, Extra};
+use crate::format::record::RecordKind;
+use crate::format::segment::{Origin, PackEntry, Segment};
+use crate::format::session::{Announcement, Commit, CommitKind, Snapshot};
+use crate::id::{ChunkId, ObjectId, PackId, SessionId};
+use crate::index::Catalog;
+use crate::storage::WriteMode;
+
+/// Folder of announcements.
+pub const SESSIONS: &str = "sessions/";
+/// Folder of signs of life.
+pub const ALIVE: &str = "alive/";
+/// Folder of packs.
+pub const PACKS: &str = "packs/";
+
+/// A session with no more than this much of an index keeps it in its commit.
+const INLINE_SEGMENT_BYTES_MAX: usize = 32 << 10;
+/// Packs go into one segment until their tables reach this.
+const SEGMENT_BYTES_TARGET: usize = 4 << 20;
+/// How often a session shows that it is alive.
+const ALIVE_SECS: i64 = 60;
+
+/// The full name of a pack.
+pub fn pack_name(id: &PackId) -> String {
+    let hash = id.to_string();
+    format!("{PACKS}{}/{hash}", &hash[..2])
+}
+
+/// Whether a commit stands.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Outcome {
+    /// It was looked for and nobody asked: the snapshot is made.
+    Made,
+    /// A collector had asked before: it may be declared void, so nothing may rest on it.
+    Flagged,
+}
+
+/// An announced session.
+pub struct Session<'r> {
+    repo: &'r Repository,
+    id: SessionId,
+    secret: SecretKey,
+    envelope: Vec<u8>,
+    catalog: Catalog,
+    commits: Commits,
+    counting: BTreeSet<SessionId>,
+    /// By pack number: whether its chunks may be reused.
+    usable: Vec<bool>,
+    collections: Collections,
+    faults: Vec<(String, Error)>,
+    alive: Mutex<Alive>,
+}
+
+/// When the session last showed that it is alive, and how often.
+struct Alive {
+    last_secs: i64,
+    beats: u64,
+}
+
+impl std::fmt::Debug for Session<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Session({})", self.id.short())
+    }
+}
+
+impl<'r> Session<'r> {
+    /// Announces a session, then looks at what may be relied on (W1 to W3).
+    pub fn begin(repo: &'r Repository) -> Result<Self> {
+        let id = SessionId::from_bytes(repo.world.random());
+        let secret = SecretKey::from_bytes(repo.world.random());
+        let envelope = repo.keys.seal_session_secret(&repo.world, &id, &secret)?;
+        let now = repo.world.now().secs;
+        // W1: announce.
+        let announcement =
+            Announcement { session: id, time_secs: now, envelope: envelope.clone(), extra: Extra::default() };
+        repo.put_named_record(RecordKind::Session, &format!("{SESSIONS}{id}"), &cbor::encode(&announcement))?;
+        repo.storage.barrier().context(|| "cannot announce the session")?;
+        // W2: only then read what collections have said.
+        let mut collections = repo.load_collections()?;
+        // W3: commits, then flags.
+        let mut catalog = repo.open_catalog();
+        let mut commits = repo.load_commits(&mut catalog)?;
+        let flags = repo.load_flags(FLAGS)?;
+        // … and then the sweeps once more: a flag is deleted only after its collection's sweep is
+        // there, so whoever missed the flag sees the sweep.
+        collections.add(repo.load_collections()?);
+        commits.headers.retain(|session, _| !collections.void.contains(session));
+        // A flagged session is usable only once every collection that flagged it has published
+        // a sweep, and none of them says void (those are gone already).
+        let resolved = |session: &SessionId| {
+            flags.get(session).is_none_or(|by| by.iter().all(|collection| collections.swept.contains(collection)))
+        };
+        let counting: BTreeSet<_> = commits.headers.keys().copied().collect();
+        let faults = repo.import_segments(&mut catalog, commits.headers.values())?;
+        let stored: std::collections::HashMap<PackId, u64> = repo
+            .storage
+            .list(PACKS)
+            .context(|| "cannot list the packs")?
+            .into_iter()
+            .filter_map(|object| Some((object.name.rsplit('/').next()?.parse().ok()?, object.bytes)))
+            .collect();
+        let usable_origin: Vec<bool> = catalog
+            .origins()
+            .iter()
+            .map(|origin| {
+                counting.contains(&origin.session) && resolved(&origin.session) && repo.trusts(&origin.credential)
+            })
+            .collect();
+        let usable = catalog
+            .packs()
+            .iter()
+            .map(|pack| {
+                usable_origin.get(pack.origin as usize).is_some_and(|usable| *usable)
+                    && collections.spares(&pack.id)
+                    && stored.get(&pack.id) == Some(&u64::from(pack.stored_bytes))
+            })
+            .collect();
+        Ok(Self {
+            repo,
+            id,
+            secret,
+            envelope,
+            catalog,
+            commits,
+            counting,
+            usable,
+            collections,
+            faults,
+            alive: Mutex::new(Alive { last_secs: now, beats: 0 }),
+        })
+    }
+
+    /// The session's id, which is its snapshot's id once committed.
+    pub fn id(&self) -> SessionId {
+        self.id
+    }
+
+    /// The repository.
+    pub fn repo(&self) -> &'r Repository {
+        self.repo
+    }
+
+    /// The key everything of this session is sealed under.
+    pub fn secret(&self) -> &SecretKey {
+        &self.secret
+    }
+
+    /// That key, sealed to the epoch's public key.
+    pub fn envelope(&self) -> &[u8] {
+        &self.envelope
+    }
+
+    /// Stored objects that were unreadable while beginning; they count as absent.
+    pub fn faults(&self) -> &[(String, Error)] {
+        &self.faults
+    }
+
+    /// Whether a session's commit counted when this one looked.
+    pub fn counts(&self, session: &SessionId) -> bool {
+        self.counting.contains(session)
+    }
+
+    /// Whether a chunk may be reused: it lies in a usable session's pack that is there, whole,
+    /// neither condemned nor dead, and not known to be damaged (W4).
+    pub fn may_reuse(&self, id: &ChunkId) -> bool {
+        self.catalog.lookup(id).any(|found| {
+            let pack = found.row.pack as usize;
+            self.usable.get(pack).is_some_and(|usable| *usable)
+                && (self.collections.damaged.is_empty()
+                    || !self.collections.damaged.contains(&(*id, self.catalog.packs()[pack].id)))
+        })
+    }
+
+    /// Shows a sign of life if the last one is a minute old. A hint for collectors, nothing
+    /// more: a failure to leave it is ignored.
+    pub fn show_alive(&self) {
+        let now = self.repo.world.now().secs;
+        let mut alive = self.alive.lock().unwrap_or_else(PoisonError::into_inner);
+        if now.saturating_sub(alive.last_secs) >= ALIVE_SECS {
+            alive.last_secs = now;
+            alive.beats += 1;
+            let mut bytes = alive.beats.to_le_bytes().to_vec();
+            let digest = blake3::hash(&bytes);
+            bytes.extend_from_slice(digest.as_bytes());
+            let name = format!("{ALIVE}{}", self.id);
+            let _ = self.repo.storage.put(&name, &bytes, WriteMode::Replace);
+        }
+    }
+
+    /// Makes the session's packs known and commits (the end of W5, W7 and W8).
+    ///
+    /// The packs are put already. Durable when it returns; only [`Outcome::Made`] may be
+    /// reported as made.
+    pub fn commit(
+        &self,
+        kind: CommitKind,
+        packs: Vec<PackEntry>,
+        snapshot: Option<&Snapshot>,
+        mut supersedes: Vec<SessionId>,
+    ) -> Result<Outcome> {
+        supersedes.sort();
+        let repo = self.repo;
+        let name = format!("{SNAPSHOTS}{}", self.id);
+        let what = || format!("cannot commit session `{}`", self.id.short());
+        // W5: packs are durable before any segment names them …
+        repo.storage.barrier().context(what)?;
+        let (segments, inline_segment) = self.publish_segments(packs)?;
+        if !segments.is_empty() {
+            // … and segments before the commit does.
+            repo.storage.barrier().context(what)?;
+        }
+        let (sequence, previous) = self.commits.newest_of(&repo.keys.credential.id());
+        let sealed = snapshot.map(|snapshot| self.seal_snapshot(snapshot)).unwrap_or_default();
+        let commit = Commit {
+            session: self.id,
+            kind,
+            time_secs: repo.world.now().secs,
+            sequence,
+            previous,
+            envelope: self.envelope.clone(),
+            segments,
+            inline_segment,
+            supersedes,
+            snapshot: sealed,
+            extra: Extra::default(),
+        };
+        // W7: commit.
+        repo.put_named_record(RecordKind::Commit, &name, &cbor::encode(&commit))?;
+        repo.storage.barrier().context(what)?;
+        // W8: only then look for flags, then at all sweeps.
+        let flagged = repo.load_flags(&format!("{FLAGS}{}/", self.id))?.contains_key(&self.id);
+        let void = repo.load_collections()?.void.contains(&self.id);
+        Ok(if flagged || void { Outcome::Flagged } else { Outcome::Made })
+    }
+
+    fn seal_snapshot(&self, snapshot: &Snapshot) -> Vec<u8> {
+        let aad = snapshot_aad(self.repo, &self.id);
+        seal::seal_box(&self.repo.world, &self.secret, "snapshot", &aad, &cbor::encode(snapshot))
+    }
+
+    fn publish_segments(&self, packs: Vec<PackEntry>) -> Result<(Vec<ObjectId>, Vec<u8>)> {
+        if packs.is_empty() {
+            return Ok((Vec::new(), Vec::new()));
+        }
+        let origin = Origin {
+            session: self.id,
+            epoch: self.repo.keys.current_epoch().id,
+            credential: self.repo.keys.credential.id(),
+            envelope: self.envelope.clone(),
+        };
+        let mut segments = Vec::new();
+        let mut segment = Segment { origins: vec![origin.clone()], packs: Vec::new() };
+        let mut bytes = 0;
+        for pack in packs {
+            let weight = 128 + pack.frames.iter().map(|frame| 16 + 36 * frame.chunks.len()).sum::<usize>();
+            if bytes + weight > SEGMENT_BYTES_TARGET && !segment.packs.is_empty() {
+                segments.push(self.repo.put_hashed_record(
+                    RecordKind::Segment,
+                    super::import::INDEX,
+                    &segment.encode(),
+                )?);
+                segment.packs.clear();
+                bytes = 0;
+            }
+            bytes += weight;
+            segment.packs.push(pack);
+        }
+        let last = segment.encode();
+        if segments.is_empty() && last.len() <= INLINE_SEGMENT_BYTES_MAX {
+            return Ok((segments, last));
+        }
+        segments.push(self.repo.put_hashed_record(RecordKind::Segment, super::import::INDEX, &last)?);
+        segments.sort();
+        Ok((segments, Vec::new()))
+    }
+}
+
+/// What a sealed snapshot record is bound to.
+pub(crate) fn snapshot_aad(repo: &Repository, session: &SessionId) -> Vec<u8> {
+    [b"esker v1 snapshot\0", &repo.config.repo.as_bytes()[..], session.as_bytes()].concat()
+}

@@ -1,0 +1,139 @@
+//! Listing snapshots and finding the one that was meant.
+
+use super::Repository;
+use super::commits::CommitHeader;
+use super::content::Reader;
+use super::session::snapshot_aad;
+use crate::crypto::seal;
+use crate::error::{Context, Error, Kind, Result};
+use crate::format::cbor;
+use crate::format::session::{CommitKind, Snapshot};
+use crate::id::SessionId;
+use crate::path::TreePath;
+use crate::world::Time;
+
+/// A snapshot with the commit that made it.
+#[derive(Debug, Clone)]
+pub struct SnapshotInfo {
+    /// The commit.
+    pub header: CommitHeader,
+    /// The snapshot.
+    pub snapshot: Snapshot,
+}
+
+impl SnapshotInfo {
+    /// The snapshot's id: its session's.
+    pub fn id(&self) -> SessionId {
+        self.header.session
+    }
+}
+
+/// Which snapshots are wanted; an empty filter takes all.
+#[derive(Debug, Clone, Default)]
+pub struct Filter {
+    /// Any of these hosts.
+    pub hosts: Vec<String>,
+    /// All of these tags.
+    pub tags: Vec<String>,
+    /// All of these roots.
+    pub paths: Vec<TreePath>,
+    /// Made at or before this moment.
+    pub before: Option<Time>,
+    /// Made at or after this moment.
+    pub after: Option<Time>,
+}
+
+impl Filter {
+    /// Whether a snapshot is wanted.
+    pub fn takes(&self, snapshot: &Snapshot) -> bool {
+        (self.hosts.is_empty() || self.hosts.contains(&snapshot.hostname))
+            && self.tags.iter().all(|tag| snapshot.tags.contains(tag))
+            && self.paths.iter().all(|path| snapshot.paths.iter().any(|root| root == path.as_bytes()))
+            && self.before.is_none_or(|before| snapshot.time <= before)
+            && self.after.is_none_or(|after| snapshot.time >= after)
+    }
+}
+
+impl Repository {
+    /// Reads the snapshot of a commit; takes an owner.
+    pub fn load_snapshot(&self, session: &SessionId) -> Result<SnapshotInfo> {
+        let loaded = self.load_commit(session)?;
+        let what = || format!("cannot read snapshot `{}`", session.short());
+        let secret = self.keys.open_session_secret(
+            session,
+            &loaded.header.epoch,
+            &loaded.header.credential,
+            &loaded.commit.envelope,
+        )?;
+        let aad = snapshot_aad(self, session);
+        let plain =
+            seal::open_box(&secret, "snapshot", &aad, &loaded.commit.snapshot, "snapshot record").context(what)?;
+        Ok(SnapshotInfo { header: loaded.header, snapshot: cbor::decode(&plain).context(what)? })
+    }
+}
+
+/// Snapshots that are committed but cannot be read, with the reason.
+pub type Unreadable = Vec<(SessionId, Error)>;
+
+impl Reader<'_> {
+    /// All finished snapshots that the filter takes, oldest first, and those that cannot be read.
+    pub fn snapshots(&self, filter: &Filter) -> Result<(Vec<SnapshotInfo>, Unreadable)> {
+        let mut found = Vec::new();
+        let mut faults = Vec::new();
+        for header in self.commits().headers.values() {
+            if header.kind != CommitKind::Snapshot {
+                continue;
+            }
+            match self.repo().load_snapshot(&header.session) {
+                Ok(info) if filter.takes(&info.snapshot) => found.push(info),
+                Ok(_) => {}
+                Err(error) if error.kind() == Kind::Damaged => faults.push((header.session, error)),
+                Err(error) => return Err(error),
+            }
+        }
+        found.sort_by_key(|info| (info.snapshot.time, info.header.sequence, info.header.session));
+        Ok((found, faults))
+    }
+
+    /// Finds one snapshot: `latest`, `latest~2`, an id or a unique prefix of one.
+    pub fn find_snapshot(&self, wanted: &str, filter: &Filter) -> Result<SnapshotInfo> {
+        let refuse = |kind, detail: String| {
+            Error::new(kind, format!("cannot find snapshot `{wanted}`: {detail}"))
+                .hint("to see what there is, run `esker snapshots`")
+        };
+        let none = |detail: String| refuse(Kind::Failed, detail);
+        let wrong = |detail: String| refuse(Kind::Usage, detail);
+        if let Some(rest) = wanted.strip_prefix("latest") {
+            let back: usize = match rest.strip_prefix('~') {
+                None if rest.is_empty() => 0,
+                Some(number) => number.parse().map_err(|_| wrong(format!("`{number}` is not a number")))?,
+                None => return Err(wrong("write `latest` or `latest~2`".into())),
+            };
+            let (mut all, faults) = self.snapshots(filter)?;
+            if let Some((_, error)) = faults.into_iter().next()
+                && all.is_empty()
+            {
+                return Err(error);
+            }
+            let position = all.len().checked_sub(back + 1);
+            return match position {
+                Some(position) => Ok(all.swap_remove(position)),
+                None if all.is_empty() => Err(none("there is none".into())),
+                None => Err(none(format!("there are only {}", all.len()))),
+            };
+        }
+        if wanted.is_empty() || !wanted.bytes().all(|b| b.is_ascii_digit() || (b'a'..=b'f').contains(&b)) {
+            return Err(wrong("an id is hexadecimal digits".into()));
+        }
+        let mut matching = self
+            .commits()
+            .headers
+            .values()
+            .filter(|header| header.kind == CommitKind::Snapshot && header.session.to_string().starts_with(wanted));
+        match (matching.next(), matching.next()) {
+            (Some(header), None) => self.repo().load_snapshot(&header.session),
+            (Some(_), Some(_)) => Err(wrong("more than one begins so".into())),
+            _ => Err(none("none begins so".into())),
+        }
+    }
+}

@@ -1,0 +1,503 @@
+//! Through the snapshot in tree order, a window at a time.
+//!
+//! The walk has a stack of its own, so depth costs a few hundred bytes a level; far above the
+//! current directory only the place to go on from is kept, and its node read again on the way back.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex};
+
+use rustix::fs::{AtFlags, FileType};
+use rustix::io::Errno;
+
+use super::attributes::Owners;
+use super::engine::{Engine, Link, Window};
+use super::extra;
+use super::file::{Existing, File, Files, LinkSource};
+use super::special;
+use super::tally::{Report, Tally, count, with_causes};
+use super::target::{DEPTH_MAX, Dir, Made, Target, file_type, look};
+use super::{Options, Overwrite, Selection};
+use crate::error::Result;
+use crate::format::tree::{Attributes, Content, Detail, Entry, Totals};
+use crate::id::{ChunkId, LinkGroup};
+use crate::monitor::{Monitor, Severity};
+use crate::path::{Name, TreePath};
+use crate::repo::reader::{Entries, ReadRepo, find};
+
+/// Entries in a window, and about how many bytes of memory they take.
+const WINDOW_ENTRIES_MAX: usize = 200_000;
+const WINDOW_BYTES_MAX: usize = 64 << 20;
+
+/// Levels whose nodes stay in memory.
+const LEVELS_HELD: usize = 64;
+
+pub(super) fn run<R: ReadRepo>(
+    repo: &R,
+    root: &Entry,
+    base: &TreePath,
+    options: &Options<'_>,
+    monitor: &Monitor,
+) -> Result<Report> {
+    let top = find(repo, root, base)?;
+    let mut base = base.clone();
+    let single = if matches!(top.detail, Detail::Directory { .. }) {
+        None
+    } else {
+        base.pop();
+        Some(top.clone())
+    };
+    let Totals { files, directories, bytes } = top.totals();
+    monitor.counters().files_total.store(files.saturating_add(directories), std::sync::atomic::Ordering::Relaxed);
+    monitor.counters().bytes_total.store(bytes, std::sync::atomic::Ordering::Relaxed);
+
+    let exists = !options.dry_run || options.target.is_dir();
+    let target = if exists { Some(Target::open(&options.target, base.clone())?) } else { None };
+    // A dry run into a directory that is not there looks at nothing and needs any directory.
+    let target = match target {
+        Some(target) => target,
+        None => Target::open(std::path::Path::new("/"), base.clone())?,
+    };
+    let owners = Owners::new(options.numeric_ids);
+    let tally = Tally::new(monitor);
+    let top_is_ours = exists && !base.is_root() && single.is_none() && takes_attributes(&target, &base, options);
+    {
+        let mut walk = Walk {
+            engine: Engine::new(repo, Files::new(&target, &owners, &tally), options),
+            window: Window::default(),
+            window_bytes: 0,
+            next_file: 0,
+            links: HashMap::new(),
+            path: base,
+            stack: Vec::new(),
+        };
+        let place = if exists { Place::Made(Arc::clone(target.top())) } else { Place::Absent };
+        match single {
+            Some(entry) => walk.lone(entry, place),
+            None => walk.all(top, place, top_is_ours),
+        }
+        walk.flush();
+    }
+    if exists && !options.dry_run {
+        target.sync()?;
+    }
+    let stopped = tally.stopped();
+    let report = tally.finish();
+    stopped.map_or(Ok(report), Err)
+}
+
+/// Whether the target directory is the snapshot's directory, rather than one that merely takes
+/// its contents (`/tmp` must not get another mode): when it was made for it, was empty, or is at
+/// the same path.
+fn takes_attributes(target: &Target, base: &TreePath, options: &Options<'_>) -> bool {
+    let empty = || target.fd(target.top()).and_then(|fd| extra::names_in(&fd)).is_ok_and(|names| names.is_empty());
+    target.top().fresh || options.target == base.to_os() || empty()
+}
+
+/// Where a directory of the snapshot stands in the target.
+#[derive(Clone)]
+enum Place {
+    Made(Arc<Dir>),
+    /// To be made if something below it is restored.
+    Wanted,
+    /// Not there, and not made because nothing is (dry run).
+    Absent,
+    /// Something in its place could not be removed; said so already.
+    Barred,
+}
+
+/// A directory of the snapshot being walked.
+struct Level<'r, R> {
+    /// `None` while it is far above: to be taken up again after `last`.
+    entries: Option<Entries<'r, R>>,
+    id: ChunkId,
+    level: u64,
+    last: Option<Name>,
+    /// `None` for the top.
+    name: Option<Name>,
+    attributes: Attributes,
+    /// Whether the attributes are to be set.
+    ours: bool,
+    place: Place,
+    /// Whether it is certain what the snapshot has in it.
+    whole: bool,
+}
+
+struct Walk<'a, R> {
+    engine: Engine<'a, R>,
+    window: Window,
+    window_bytes: usize,
+    next_file: u64,
+    /// The first restored name of each group of hard links.
+    links: HashMap<LinkGroup, Arc<LinkSource>>,
+    path: TreePath,
+    stack: Vec<Level<'a, R>>,
+}
+
+impl<'a, R: ReadRepo> Walk<'a, R> {
+    fn options(&self) -> &'a Options<'a> {
+        self.engine.options
+    }
+
+    fn tally(&self) -> &'a Tally<'a> {
+        self.engine.files.tally
+    }
+
+    fn target(&self) -> &'a Target {
+        self.engine.files.target
+    }
+
+    fn push(&mut self, entry: Entry, place: Place, ours: bool) {
+        let Detail::Directory { id, level, incomplete, .. } = entry.detail else {
+            unreachable!("only directories are entered");
+        };
+        if let Some(above) = self.stack.len().checked_sub(LEVELS_HELD) {
+            self.stack[above].entries = None;
+        }
+        self.stack.push(Level {
+            entries: Some(Entries::new(self.engine.repo, id, level)),
+            id,
+            level,
+            last: None,
+            name: entry.name,
+            attributes: entry.attributes,
+            ours,
+            place,
+            whole: !incomplete,
+        });
+    }
+
+    fn all(&mut self, top: Entry, place: Place, ours: bool) {
+        self.push(top, place, ours);
+        while let Some(level) = self.stack.last_mut() {
+            if self.engine.files.tally.stopping() {
+                return;
+            }
+            let repo = self.engine.repo;
+            let (id, height, last) = (level.id, level.level, &level.last);
+            let entries = level.entries.get_or_insert_with(|| match last {
+                Some(last) => Entries::from_name(repo, id, height, last.clone()),
+                None => Entries::new(repo, id, height),
+            });
+            match entries.next() {
+                // Taken up again, the sequence begins with what was done last.
+                Some(Ok(entry)) if entry.name <= level.last && level.last.is_some() => {}
+                Some(Ok(entry)) => {
+                    level.last.clone_from(&entry.name);
+                    self.entry(entry);
+                }
+                Some(Err(error)) => {
+                    level.whole = false;
+                    let message = format!("some of what was in it is not restored: {}", with_causes(&error));
+                    self.tally().problem(&self.path, message);
+                }
+                None => self.leave(),
+            }
+            if self.window.files.len() + self.window.links.len() + self.window.left.len() >= WINDOW_ENTRIES_MAX
+                || self.window_bytes >= WINDOW_BYTES_MAX
+            {
+                self.flush();
+            }
+        }
+    }
+
+    /// Restores a single entry that is no directory.
+    fn lone(&mut self, entry: Entry, place: Place) {
+        let name = entry.name.clone();
+        let dir = Level {
+            entries: None,
+            id: ChunkId::from_bytes([0; 32]),
+            level: 0,
+            last: None,
+            name: None,
+            attributes: Attributes::default(),
+            ours: false,
+            place,
+            whole: false,
+        };
+        self.stack.push(dir);
+        if name.is_some() {
+            self.entry(entry);
+        }
+        self.stack.pop();
+    }
+
+    fn flush(&mut self) {
+        self.window_bytes = 0;
+        self.engine.run(&mut self.window);
+    }
+
+    fn entry(&mut self, entry: Entry) {
+        let Some(name) = entry.name.clone() else { return };
+        self.path.push(&name);
+        let directory = matches!(entry.detail, Detail::Directory { .. });
+        let selection = self.options().filter.map_or(Selection::Take, |filter| filter(&self.path, directory));
+        let entered = match (selection, directory) {
+            (Selection::Skip, _) | (Selection::Look, false) => false,
+            (_, true) => self.directory(entry, selection),
+            (_, false) => {
+                self.other(entry, name);
+                false
+            }
+        };
+        if !entered {
+            self.path.pop();
+        }
+    }
+
+    /// Whether the walk goes on below the directory.
+    fn directory(&mut self, entry: Entry, selection: Selection) -> bool {
+        if self.stack.len() >= DEPTH_MAX {
+            self.tally().problem(&self.path, format!("not restored: it lies more than {DEPTH_MAX} directories deep"));
+            return false;
+        }
+        self.push(entry, Place::Wanted, true);
+        if selection == Selection::Take && !matches!(self.place(), Place::Made(_) | Place::Absent) {
+            self.stack.pop();
+            return false;
+        }
+        true
+    }
+
+    /// The place of the current directory, made now if it is not there yet, with those above it.
+    fn place(&mut self) -> Place {
+        let settled = |place: &Place| !matches!(place, Place::Wanted);
+        let from = self.stack.iter().rposition(|level| settled(&level.place)).expect("the target is there or absent");
+        for ordinal in from + 1..self.stack.len() {
+            let place = match self.stack[ordinal - 1].place.clone() {
+                Place::Made(parent) => self.make(ordinal, &parent),
+                other => other,
+            };
+            self.stack[ordinal].place = place;
+        }
+        self.stack.last().expect("the target is never left").place.clone()
+    }
+
+    fn make(&mut self, ordinal: usize, parent: &Arc<Dir>) -> Place {
+        let (options, target) = (self.options(), self.target());
+        let name = self.stack[ordinal].name.clone().expect("only the top has no name");
+        let path = || parent.path_of(&name);
+        let made = if options.dry_run {
+            match target.enter_dir(parent, &name) {
+                Err(Errno::NOENT) => return Place::Absent,
+                entered => entered.map(|dir| (dir, Made::Existing)),
+            }
+        } else {
+            target.make_dir(parent, &name)
+        };
+        let made = match made {
+            Err(why @ (Errno::NOTDIR | Errno::LOOP)) => match self.clear(parent, &name) {
+                Ok(()) if options.dry_run => return Place::Absent,
+                Ok(()) => target.make_dir(parent, &name),
+                Err(Some(message)) => {
+                    self.tally().problem(&path(), message);
+                    return Place::Barred;
+                }
+                Err(None) => Err(why),
+            },
+            made => made,
+        };
+        match made {
+            Ok((dir, made)) => {
+                self.stack[ordinal].ours = made == Made::New || options.overwrite != Overwrite::Never;
+                Place::Made(dir)
+            }
+            Err(why) => {
+                self.tally().refused(&path(), "the directory and what is below it were not restored", why);
+                Place::Barred
+            }
+        }
+    }
+
+    /// Removes what stands where a directory belongs. A symbolic link stays: whoever put it there
+    /// may mean the restore to go elsewhere, which it must not, or may need it.
+    fn clear(&self, parent: &Arc<Dir>, name: &Name) -> Result<(), Option<String>> {
+        let fd = self.target().fd(parent).map_err(|_| None)?;
+        let Some(stat) = look(&fd, name).map_err(|_| None)? else { return Ok(()) };
+        if file_type(&stat) == FileType::Symlink {
+            let message = "the directory and what is below it were not restored: a symbolic link is in its place";
+            return Err(Some(message.to_owned()));
+        }
+        if self.options().overwrite == Overwrite::Never {
+            return Err(Some("the directory was not restored: a file is in its place".to_owned()));
+        }
+        if !self.options().dry_run {
+            rustix::fs::unlinkat(&*fd, name.as_os(), AtFlags::empty()).map_err(|_| None)?;
+        }
+        Ok(())
+    }
+
+    /// Goes up from a directory whose entries have all been seen.
+    fn leave(&mut self) {
+        let Some(level) = self.stack.pop() else { return };
+        if let Place::Made(dir) = level.place {
+            if self.options().delete && !dir.fresh {
+                self.delete_extra(&dir, level.id, level.level, level.whole);
+            }
+            if level.ours && !self.options().dry_run {
+                self.window_bytes += memory(&level.attributes);
+                self.window.left.push((dir, level.attributes));
+            }
+        }
+        if !self.stack.is_empty() {
+            self.path.pop();
+        }
+    }
+
+    fn delete_extra(&self, dir: &Arc<Dir>, id: ChunkId, level: u64, whole: bool) {
+        let (target, tally) = (self.target(), self.tally());
+        if !whole {
+            let message = "nothing was deleted in it: the snapshot does not say all that was there";
+            return tally.monitor.problem(Severity::Warning, self.path.to_string(), message);
+        }
+        let names = match target.fd(dir).and_then(|fd| extra::names_in(&fd)) {
+            Ok(names) => names,
+            Err(why) => return tally.refused(&self.path, "nothing was deleted in it", why),
+        };
+        let mut wanted = Entries::new(self.engine.repo, id, level);
+        let mut next = None;
+        for name in names {
+            while next.as_ref().is_none_or(|next| *next < name) {
+                match wanted.next() {
+                    Some(Ok(entry)) => next = entry.name,
+                    Some(Err(error)) => {
+                        return tally
+                            .problem(&self.path, format!("nothing more was deleted in it: {}", with_causes(&error)));
+                    }
+                    None => break,
+                }
+            }
+            if next.as_ref() == Some(&name) || target.is_temporary(&name) || tally.stopping() {
+                continue;
+            }
+            let path = self.path.join(&name);
+            let directory = target.fd(dir).and_then(|fd| look(&fd, &name));
+            let directory = matches!(directory, Ok(Some(stat)) if file_type(&stat) == FileType::Directory);
+            // What the filter leaves out of the restore it also leaves in the target.
+            if self.options().filter.is_some_and(|filter| filter(&path, directory) != Selection::Take) {
+                continue;
+            }
+            if self.options().dry_run {
+                count(&tally.counts.deleted, 1);
+            } else {
+                extra::remove(target, dir, &name, &path, tally);
+            }
+        }
+    }
+
+    /// Takes a file, link, fifo or device into the window, or makes it at once.
+    fn other(&mut self, entry: Entry, name: Name) {
+        let dir = match self.place() {
+            Place::Made(dir) => dir,
+            Place::Absent => {
+                self.count_absent(&entry);
+                return;
+            }
+            Place::Wanted | Place::Barred => return,
+        };
+        let existing = match self.existing(&dir, &name, &entry) {
+            Ok(existing) => existing,
+            Err(Kept::Skipped) => {
+                count(&self.tally().counts.skipped, 1);
+                self.tally().monitor.done(1, entry.size());
+                return;
+            }
+            Err(Kept::Refused(why)) => return self.tally().refused(&self.path, "not restored", why),
+        };
+        let first = entry.attributes.link_group.and_then(|group| self.links.get(&group).cloned());
+        self.window_bytes += memory(&entry.attributes) + name.as_bytes().len();
+        let Entry { attributes, detail, .. } = entry;
+        let Some(source) = first else {
+            let link = attributes.link_group.map(|group| {
+                let source = LinkSource { dir: Arc::clone(&dir), name: name.clone(), inode: Mutex::new(None) };
+                let source = Arc::new(source);
+                self.links.insert(group, Arc::clone(&source));
+                source
+            });
+            match detail {
+                Detail::File { size, content, holes } => {
+                    let file = self.file(dir, name, attributes, (size, content, holes), link, existing);
+                    self.window.files.push(file);
+                }
+                _ if self.options().dry_run => count(&self.tally().counts.others, 1),
+                _ => {
+                    special::restore(&self.engine.files, (&dir, &name), &attributes, &detail, existing, link.as_deref())
+                }
+            }
+            return;
+        };
+        let alone = match detail {
+            Detail::File { size, content, holes } => {
+                let (dir, name) = (Arc::clone(&dir), name.clone());
+                Some(Box::new(self.file(dir, name, attributes, (size, content, holes), None, existing)))
+            }
+            _ => None,
+        };
+        self.window.links.push(Link { source, dir, name, existing, alone });
+    }
+
+    fn file(
+        &mut self,
+        dir: Arc<Dir>,
+        name: Name,
+        attributes: Attributes,
+        (size, content, holes): (u64, Content, Vec<crate::format::tree::Hole>),
+        link: Option<Arc<LinkSource>>,
+        existing: Option<Existing>,
+    ) -> File {
+        let pieces = if let Content::Inline(pieces) = &content { pieces.len() } else { 0 };
+        self.window_bytes += 48 * pieces + 16 * holes.len();
+        self.next_file += 1;
+        File::new(self.next_file, (dir, name), attributes, (size, content, holes), link, existing)
+    }
+
+    /// What stands where the entry belongs, if it is to be replaced.
+    fn existing(&self, dir: &Arc<Dir>, name: &Name, entry: &Entry) -> Result<Option<Existing>, Kept> {
+        if dir.fresh {
+            return Ok(None);
+        }
+        let fd = self.target().fd(dir).map_err(Kept::Refused)?;
+        let Some(stat) = look(&fd, name).map_err(Kept::Refused)? else { return Ok(None) };
+        let existing = Existing::of(&stat);
+        let time = (entry.attributes.mtime.secs, u64::from(entry.attributes.mtime.nanos));
+        match self.options().overwrite {
+            Overwrite::Never => return Err(Kept::Skipped),
+            Overwrite::IfNewer if time <= existing.mtime => return Err(Kept::Skipped),
+            _ => {}
+        }
+        if file_type(&stat) == FileType::Directory {
+            if self.options().dry_run {
+                return Ok(Some(existing));
+            }
+            // Only an empty one gives way.
+            rustix::fs::unlinkat(&*fd, name.as_os(), AtFlags::REMOVEDIR).map_err(Kept::Refused)?;
+            return Ok(None);
+        }
+        Ok(Some(existing))
+    }
+
+    /// Counts what a restore into a directory that is not there would do.
+    fn count_absent(&self, entry: &Entry) {
+        let counts = &self.tally().counts;
+        match &entry.detail {
+            Detail::File { size, .. } => {
+                count(&counts.files, 1);
+                count(&counts.bytes_restored, *size);
+            }
+            _ => count(&counts.others, 1),
+        }
+    }
+}
+
+/// Why what stands in an entry's place stays there.
+enum Kept {
+    /// `overwrite` says so.
+    Skipped,
+    /// It cannot be looked at or removed.
+    Refused(Errno),
+}
+
+/// About how much memory attributes take.
+fn memory(attributes: &Attributes) -> usize {
+    let xattrs: usize = attributes.xattrs.iter().map(|xattr| xattr.name.len() + xattr.value.len() + 64).sum();
+    400 + xattrs
+}

@@ -1,1 +1,173 @@
-//! Stub; being written.
+//! Is everything there, and is it what it should be?
+//!
+//! `objects` checks what stands on its own: key slots, statements, commits with their chains,
+//! index segments, and that every pack is there in its length. `data` reads packs whole, when
+//! asked to. `trees` then walks every snapshot and says which files of which snapshots the
+//! faults so far, and missing chunks, affect. A subtree found whole once is not walked again.
+
+mod data;
+mod objects;
+mod trees;
+
+use std::collections::BTreeMap;
+
+use crate::error::Result;
+use crate::id::{ChunkId, SessionId};
+use crate::monitor::Monitor;
+use crate::path::TreePath;
+use crate::repo::content::Reader;
+use crate::repo::snapshots::Filter;
+
+/// How much stored data to read.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub enum ReadData {
+    /// None: structure only.
+    No,
+    /// Every stored byte.
+    All,
+    /// Packs whose number in a fixed order is `part` of `parts`, from 1.
+    Part {
+        /// Which part.
+        part: u32,
+        /// Of how many.
+        parts: u32,
+    },
+    /// A random choice of packs of about this share of all bytes, in percent.
+    Percent(f64),
+    /// A random choice of packs of about this many bytes.
+    Bytes(u64),
+}
+
+/// What to check.
+#[derive(Debug, Clone)]
+pub struct Options {
+    /// How much stored data to read.
+    pub read_data: ReadData,
+    /// Only what this snapshot needs.
+    pub snapshot: Option<SessionId>,
+    /// How many threads read.
+    pub threads: usize,
+}
+
+/// A file or directory that a fault affects.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Affected {
+    /// The snapshot.
+    pub snapshot: SessionId,
+    /// The path in it.
+    pub path: TreePath,
+}
+
+/// Something that is not as it should be.
+#[derive(Debug, Clone)]
+pub struct Fault {
+    /// The object, such as `packs/9f/9f3c…` or `chunk 1a2b…`.
+    pub object: String,
+    /// What is wrong with it.
+    pub message: String,
+    /// The first files it affects, in order.
+    pub affected: Vec<Affected>,
+    /// How many it affects in all.
+    pub affected_total: u64,
+}
+
+/// What a check found.
+#[derive(Debug, Clone, Default)]
+pub struct Report {
+    /// Everything that is wrong.
+    pub faults: Vec<Fault>,
+    /// Snapshots whose trees were walked.
+    pub snapshots: u64,
+    /// Packs that are known.
+    pub packs: u64,
+    /// Packs read whole.
+    pub packs_read: u64,
+    /// Stored bytes read of them.
+    pub bytes_read: u64,
+    /// Packs and sessions that no snapshot needs, or that are not finished: not a fault.
+    pub notes: Vec<String>,
+}
+
+/// Files named for one fault; the rest are counted.
+const AFFECTED_NAMED_MAX: usize = 100;
+
+/// Faults as they are found, one for each object.
+#[derive(Debug, Default)]
+struct Faults {
+    list: Vec<Fault>,
+    by_object: BTreeMap<String, usize>,
+    /// The path each fault was last said to affect: a file of many chunks counts once.
+    last_affected: BTreeMap<usize, Affected>,
+}
+
+impl Faults {
+    /// Notes a fault; the first message about an object stays.
+    fn add(&mut self, object: &str, message: impl Into<String>) -> usize {
+        if let Some(known) = self.by_object.get(object) {
+            return *known;
+        }
+        let fault = Fault { object: object.to_owned(), message: message.into(), affected: vec![], affected_total: 0 };
+        self.list.push(fault);
+        self.by_object.insert(object.to_owned(), self.list.len() - 1);
+        self.list.len() - 1
+    }
+
+    /// Notes that a fault affects a path.
+    fn affects(&mut self, fault: usize, snapshot: SessionId, path: &TreePath) {
+        let affected = Affected { snapshot, path: path.clone() };
+        if self.last_affected.get(&fault) == Some(&affected) {
+            return;
+        }
+        let known = &mut self.list[fault];
+        known.affected_total += 1;
+        if known.affected.len() < AFFECTED_NAMED_MAX {
+            known.affected.push(affected.clone());
+        }
+        self.last_affected.insert(fault, affected);
+    }
+}
+
+/// What is known to be bad before the trees are walked.
+#[derive(Debug, Default)]
+struct Bad {
+    /// Packs that are missing or of the wrong length, with their fault.
+    packs: BTreeMap<u32, usize>,
+    /// Chunks in packs that did not open to their id, with their pack's fault.
+    chunks: BTreeMap<(u32, ChunkId), usize>,
+}
+
+/// Checks a repository. Damage is in the report; an error means that the check was not done.
+pub fn run(reader: &Reader<'_>, options: &Options, monitor: &Monitor) -> Result<Report> {
+    let mut faults = Faults::default();
+    let mut bad = Bad::default();
+    let mut report = Report::default();
+    objects::check(reader, &mut faults, &mut bad, &mut report)?;
+    let (snapshots, unreadable) = reader.snapshots(&Filter::default())?;
+    for (session, error) in unreadable {
+        faults.add(&format!("snapshots/{session}"), chain(&error));
+    }
+    let chosen: Vec<_> = snapshots.iter().filter(|info| options.snapshot.is_none_or(|id| id == info.id())).collect();
+    if options.read_data != ReadData::No {
+        let wanted = match options.snapshot {
+            Some(_) => Some(trees::packs_of(reader, &chosen)?),
+            None => None,
+        };
+        data::check(reader, options, wanted.as_ref(), monitor, &mut faults, &mut bad, &mut report)?;
+    }
+    trees::check(reader, &chosen, monitor, &mut faults, &bad)?;
+    report.snapshots = chosen.len() as u64;
+    report.faults = faults.list;
+    Ok(report)
+}
+
+/// An error and its causes in one line.
+fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        text.push_str(": ");
+        text.push_str(&error.to_string());
+        cause = error.source();
+    }
+    text
+}

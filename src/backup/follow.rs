@@ -1,0 +1,307 @@
+//! Following the file system and the change record together: what to do with each entry.
+
+use std::sync::Arc;
+
+use crossbeam_channel::{Receiver, Sender};
+
+use super::Options;
+use super::record::{Follower, Seen};
+use super::units::{Batch, FileJob, Unit};
+use crate::format::cbor::Extra;
+use crate::format::tree::{Attributes, Content, Detail, Entry, Hole, Piece, Totals, Xattr};
+use crate::id::ChunkId;
+use crate::monitor::{Monitor, Severity};
+use crate::path::{Name, TreePath};
+use crate::repo::session::Session;
+use crate::source::dir::Dir;
+use crate::source::links::LinkTable;
+use crate::source::meta::{self, Owner, Owners};
+use crate::source::stat::{Kind, Stat};
+use crate::source::walk::{Event, Walk};
+use crate::world::Time;
+
+/// A unit is closed when its files have this many bytes or this many there are.
+const UNIT_BYTES: u64 = 1 << 20;
+const UNIT_FILES_MAX: usize = 32;
+/// … or when this many steps have passed, so that the sequencer never waits for a unit that
+/// waits for it.
+const UNIT_STEPS_MAX: usize = 256;
+const _: () = assert!(UNIT_STEPS_MAX < super::STEPS_WAITING_MAX);
+
+/// Timestamps younger than this when a run began are not trusted by the next: the file may have
+/// been written again within the granularity of the clock.
+const SETTLED_SECS: i64 = 2;
+
+/// What an entry is compared with what the last run saw.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Status {
+    New,
+    Changed,
+    Unmodified,
+}
+
+/// An entry and what tells the next run whether it changed.
+pub(super) struct Fresh {
+    pub(super) entry: Entry,
+    pub(super) ctime: Time,
+    pub(super) ino: u64,
+}
+
+/// One step for the sequencer, in walk order.
+pub(super) enum Step {
+    /// A directory begins; its root node is not known yet.
+    Enter { fresh: Fresh, known: bool },
+    /// It ends. `old` is the root node it had.
+    Leave { incomplete: bool, old: Option<(ChunkId, u64)> },
+    /// An entry that is complete; a file's content is inline.
+    Ready { fresh: Fresh, status: Status },
+    /// A file whose content comes from the unit being read.
+    File { fresh: Fresh, path: TreePath, known: bool },
+    /// The files that follow are in this unit.
+    Unit { ordinal: u64, batches: Receiver<Batch> },
+}
+
+/// The sequencer has gone.
+struct Gone;
+
+struct Driver<'a> {
+    session: &'a Session<'a>,
+    options: &'a Options,
+    follower: Follower,
+    monitor: &'a Monitor,
+    steps: &'a Sender<Step>,
+    units: &'a Sender<Unit>,
+    owners: Owners,
+    links: LinkTable,
+    /// Steps held back until their unit is closed.
+    held: Vec<Step>,
+    jobs: Vec<FileJob>,
+    job_bytes: u64,
+    next_unit: u64,
+    trusted_before: Option<Time>,
+    problems: u64,
+}
+
+/// Walks, decides and hands on; gives the number of problems reported.
+pub(super) fn follow(
+    session: &Session<'_>,
+    options: &Options,
+    follower: Follower,
+    monitor: &Monitor,
+    steps: &Sender<Step>,
+    units: &Sender<Unit>,
+) -> u64 {
+    let trusted_before = follower.header().map(|header| header.began.plus_secs(-SETTLED_SECS));
+    let mut driver = Driver {
+        session,
+        options,
+        follower,
+        monitor,
+        steps,
+        units,
+        owners: Owners::new(),
+        links: LinkTable::new(),
+        held: Vec::new(),
+        jobs: Vec::new(),
+        job_bytes: 0,
+        next_unit: 0,
+        trusted_before,
+        problems: 0,
+    };
+    // A sequencer that has gone has its reason, which is reported there.
+    let _ = driver.run();
+    driver.problems
+}
+
+impl Driver<'_> {
+    fn run(&mut self) -> Result<(), Gone> {
+        let mut walk = Walk::new(&self.options.roots, self.options.walk.clone());
+        while let Some(event) = walk.next() {
+            if self.monitor.stopping() {
+                return Ok(());
+            }
+            match event {
+                Event::Enter { name, stat, dir, .. } => {
+                    let path = walk.path().clone();
+                    self.enter(name, &stat, &dir, &path)?;
+                }
+                Event::Item { name, stat, dir } => {
+                    let path = walk.path().join(&name);
+                    self.item(name, stat, dir, path)?;
+                }
+                Event::Leave { incomplete } => {
+                    let old = self.follower.leave();
+                    self.step(Step::Leave { incomplete, old })?;
+                }
+                Event::LeftOut { path, why } => {
+                    self.monitor.problem(Severity::Note, path.to_string(), why.to_string());
+                }
+                Event::Problem { path, fault } => self.problem(&path, fault.to_string()),
+            }
+        }
+        self.close_unit()
+    }
+
+    fn problem(&mut self, path: &TreePath, message: String) {
+        self.problems += 1;
+        self.monitor.problem(Severity::Error, path.to_string(), message);
+    }
+
+    fn attributes(&mut self, stat: &Stat, path: &TreePath, xattrs: Vec<Xattr>) -> Attributes {
+        let link_group = match stat.kind {
+            Kind::Directory => None,
+            _ => self.links.first_path(stat, path),
+        };
+        Attributes {
+            mode: stat.mode,
+            uid: stat.uid,
+            gid: stat.gid,
+            user: self.owners.user(stat.uid).map(str::to_owned),
+            group: self.owners.group(stat.gid).map(str::to_owned),
+            mtime: stat.mtime,
+            xattrs,
+            link_group: link_group.map(|first| self.session.repo().keys.ids.link_group(first.as_bytes())),
+        }
+    }
+
+    /// Reads extended attributes unless the last run saw the entry just as it is.
+    fn xattrs(&mut self, old: Option<&Seen>, stat: &Stat, owner: Owner<'_>, path: &TreePath) -> Vec<Xattr> {
+        if let Some(old) = old.filter(|old| self.is_untouched(old, stat)) {
+            return old.entry.attributes.xattrs.clone();
+        }
+        let (xattrs, problems) = meta::xattrs(owner);
+        for problem in problems {
+            self.problem(path, problem.to_string());
+        }
+        xattrs
+    }
+
+    /// Whether not even the entry's attributes were written since the last run saw it.
+    fn is_untouched(&self, old: &Seen, stat: &Stat) -> bool {
+        let settled = |time| self.trusted_before.is_some_and(|before| time < before);
+        !self.options.ignore_ctime
+            && old.ctime == stat.ctime
+            && old.ino == stat.ino
+            && old.entry.attributes.mtime == stat.mtime
+            && settled(stat.ctime)
+            && settled(stat.mtime)
+    }
+
+    /// Whether a file's content can be taken from what the last run recorded.
+    fn is_unmodified(&self, old: &Seen, stat: &Stat) -> bool {
+        let Detail::File { size, content: Content::Inline(pieces), .. } = &old.entry.detail else { return false };
+        let by_size_and_mtime = || {
+            self.options.ignore_ctime
+                && old.entry.attributes.mtime == stat.mtime
+                && self.trusted_before.is_some_and(|before| stat.mtime < before)
+        };
+        *size == stat.size
+            && (self.is_untouched(old, stat) || by_size_and_mtime())
+            && pieces.iter().all(|piece| match piece {
+                // W4: every chunk the snapshot will name is looked for, those of unchanged files too.
+                Piece::Chunk { id, .. } => self.session.may_reuse(id),
+                Piece::Zeros { .. } => true,
+            })
+    }
+
+    fn enter(&mut self, name: Option<Name>, stat: &Stat, dir: &Arc<Dir>, path: &TreePath) -> Result<(), Gone> {
+        let old = self.follower.enter(name.as_ref());
+        let xattrs = self.xattrs(old.as_ref(), stat, Owner::Directory(dir), path);
+        let attributes = self.attributes(stat, path, xattrs);
+        let id = ChunkId::from_bytes([0; 32]);
+        let detail = Detail::Directory { id, level: 0, totals: Totals::default(), incomplete: false };
+        let entry = Entry { name, attributes, detail, extra: Extra::default() };
+        let fresh = Fresh { entry, ctime: stat.ctime, ino: stat.ino };
+        self.step(Step::Enter { fresh, known: old.is_some() })
+    }
+
+    fn item(&mut self, name: Name, stat: Stat, dir: Arc<Dir>, path: TreePath) -> Result<(), Gone> {
+        let old = self.follower.item(&name);
+        let detail = match stat.kind {
+            Kind::File => return self.file(name, stat, dir, path, old),
+            Kind::Socket => {
+                self.monitor.problem(Severity::Note, path.to_string(), "skipped: it is a socket");
+                return Ok(());
+            }
+            Kind::Symlink => match meta::link_target(&dir, &name) {
+                Ok(target) if !target.is_empty() => Detail::Symlink { target },
+                Ok(_) => {
+                    self.problem(&path, "its target is empty".into());
+                    return Ok(());
+                }
+                // Gone since its directory was listed.
+                Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(()),
+                Err(error) => {
+                    self.problem(&path, format!("its target cannot be read: {error}"));
+                    return Ok(());
+                }
+            },
+            Kind::Fifo => Detail::Fifo,
+            Kind::CharDevice => Detail::CharDevice { major: stat.rdev_major, minor: stat.rdev_minor },
+            Kind::BlockDevice => Detail::BlockDevice { major: stat.rdev_major, minor: stat.rdev_minor },
+            // The walk enters directories.
+            Kind::Directory => return Ok(()),
+        };
+        let xattrs = self.xattrs(old.as_ref(), &stat, Owner::Named(&dir, &name), &path);
+        let attributes = self.attributes(&stat, &path, xattrs);
+        let entry = Entry { name: Some(name), attributes, detail, extra: Extra::default() };
+        let status = match &old {
+            None => Status::New,
+            Some(old) if old.entry == entry => Status::Unmodified,
+            Some(_) => Status::Changed,
+        };
+        self.step(Step::Ready { fresh: Fresh { entry, ctime: stat.ctime, ino: stat.ino }, status })
+    }
+
+    fn file(&mut self, name: Name, stat: Stat, dir: Arc<Dir>, path: TreePath, old: Option<Seen>) -> Result<(), Gone> {
+        let known = old.is_some();
+        if let Some(old) = old.filter(|old| self.is_unmodified(old, &stat)) {
+            let xattrs = self.xattrs(Some(&old), &stat, Owner::Named(&dir, &name), &path);
+            let attributes = self.attributes(&stat, &path, xattrs);
+            let status = if attributes == old.entry.attributes { Status::Unmodified } else { Status::Changed };
+            let entry = Entry { name: Some(name), attributes, detail: old.entry.detail, extra: Extra::default() };
+            return self.step(Step::Ready { fresh: Fresh { entry, ctime: stat.ctime, ino: stat.ino }, status });
+        }
+        // Extended attributes and content come from the open file.
+        let attributes = self.attributes(&stat, &path, Vec::new());
+        let detail = Detail::File { size: 0, content: Content::Inline(Vec::new()), holes: Vec::<Hole>::new() };
+        let entry = Entry { name: Some(name.clone()), attributes, detail, extra: Extra::default() };
+        let fresh = Fresh { entry, ctime: stat.ctime, ino: stat.ino };
+        if self.job_bytes > 0 && self.job_bytes + stat.size > UNIT_BYTES {
+            self.close_unit()?;
+        }
+        self.job_bytes += stat.size.max(1);
+        self.jobs.push(FileJob { dir, name, stat });
+        self.held.push(Step::File { fresh, path, known });
+        if self.job_bytes >= UNIT_BYTES || self.jobs.len() >= UNIT_FILES_MAX || self.held.len() >= UNIT_STEPS_MAX {
+            self.close_unit()?;
+        }
+        Ok(())
+    }
+
+    /// Hands on a step, after those that wait for their unit.
+    fn step(&mut self, step: Step) -> Result<(), Gone> {
+        if self.jobs.is_empty() {
+            return self.steps.send(step).map_err(|_| Gone);
+        }
+        self.held.push(step);
+        if self.held.len() >= UNIT_STEPS_MAX { self.close_unit() } else { Ok(()) }
+    }
+
+    /// Gives the gathered files to the readers and the held steps to the sequencer.
+    fn close_unit(&mut self) -> Result<(), Gone> {
+        if self.jobs.is_empty() {
+            return Ok(());
+        }
+        let ordinal = self.next_unit;
+        self.next_unit += 1;
+        self.job_bytes = 0;
+        let (unit, batches) = Unit::new(ordinal, std::mem::take(&mut self.jobs));
+        self.steps.send(Step::Unit { ordinal, batches }).map_err(|_| Gone)?;
+        self.units.send(unit).map_err(|_| Gone)?;
+        for step in self.held.drain(..) {
+            self.steps.send(step).map_err(|_| Gone)?;
+        }
+        Ok(())
+    }
+}

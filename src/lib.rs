@@ -6,7 +6,7 @@
 //! | modules | what |
 //! |---|---|
 //! | [`id`], [`path`], [`world`] | identifiers; names in a snapshot; clock and randomness as values |
-//! | [`format`], [`crypto`], [`chunk`], [`storage`] | bytes to structs; keys and sealing; cutting and frames; where objects are kept |
+//! | [`mod@format`], [`crypto`], [`chunk`], [`storage`] | bytes to structs; keys and sealing; cutting and frames; where objects are kept |
 //! | [`index`] | the local catalog and chunk lookup |
 //! | [`error`] | the error of every public operation |
 //! | [`monitor`] | progress and problems |

@@ -1,1 +1,87 @@
-//! Stub; being written.
+//! The command line: the only module that prints (CLI.md).
+//!
+//! [`run`] takes everything it uses from a [`Context`] (arguments aside): time, randomness, the
+//! environment, where output goes. So a test runs whole commands in process and sees exactly what
+//! a person would. [`args`] says what can be typed and one file a verb does it; [`app`] is what
+//! all verbs share, [`console`] shows progress and problems, [`out`] takes results, [`text`] and
+//! [`time`] put numbers and moments into words, [`unlock`] finds the password or key file,
+//! [`place`] the storage, [`choose`] the snapshot that is meant.
+
+use std::collections::BTreeMap;
+use std::ffi::OsString;
+use std::io::{self, Write};
+use std::path::PathBuf;
+
+use jiff::tz::TimeZone;
+
+use crate::storage::memory::Memory;
+use crate::world::World;
+
+mod about;
+mod app;
+mod args;
+mod backup;
+mod check;
+mod choose;
+mod console;
+mod demo;
+mod dump;
+mod fail;
+mod init;
+mod json;
+mod key;
+mod ls;
+mod out;
+mod place;
+mod restore;
+mod snapshots;
+mod text;
+mod time;
+mod unlock;
+
+/// Asks for a secret on the terminal without showing it, with this prompt.
+pub type Prompt = Box<dyn Fn(&str) -> io::Result<String> + Send + Sync>;
+
+/// Calls what it is given at the first signal that asks to stop; ends the program at the second.
+pub type OnInterrupt = Box<dyn Fn(Box<dyn Fn() + Send>) + Send + Sync>;
+
+/// What the command line takes from its process.
+pub struct Context {
+    /// Clock and randomness.
+    pub world: World,
+    /// The environment.
+    pub env: BTreeMap<OsString, OsString>,
+    /// Where relative paths begin.
+    pub cwd: PathBuf,
+    /// Who runs it.
+    pub user: String,
+    /// On which machine.
+    pub host: String,
+    /// How times are shown and read.
+    pub time_zone: TimeZone,
+    /// Where results go.
+    pub stdout: Box<dyn Write + Send>,
+    /// Where errors and progress go.
+    pub stderr: Box<dyn Write + Send>,
+    /// Whether results go to a terminal.
+    pub stdout_is_terminal: bool,
+    /// Whether errors go to a terminal, where a progress bar can be drawn.
+    pub stderr_is_terminal: bool,
+    /// Asks for passwords; `None` without a terminal.
+    pub prompt: Option<Prompt>,
+    /// What `memory:` stands for; `None` outside of tests.
+    pub memory: Option<Memory>,
+    /// Who tells of signals.
+    pub on_interrupt: OnInterrupt,
+}
+
+impl std::fmt::Debug for Context {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Context").field("cwd", &self.cwd).field("user", &self.user).finish_non_exhaustive()
+    }
+}
+
+/// Runs one command, the program's name included, and gives the exit code.
+pub fn run(args: impl IntoIterator<Item = OsString>, context: Context) -> u8 {
+    app::run(args.into_iter().collect(), context)
+}

@@ -1,0 +1,404 @@
+//! What can be typed: the one definition that parsing, `--help` and completions come from.
+
+use std::ffi::OsString;
+use std::path::PathBuf;
+
+use clap::{Parser, Subcommand, ValueEnum};
+
+use super::text::parse_bytes;
+use crate::check::ReadData;
+use crate::chunk::compress::Level;
+
+/// Encrypted, deduplicated backups.
+#[derive(Debug, Parser)]
+#[command(
+    name = "esker",
+    version,
+    max_term_width = 110,
+    disable_help_subcommand = true,
+    arg_required_else_help = true,
+    after_help = "Flags win over the environment. New here? Run `esker demo`."
+)]
+pub(super) struct Cli {
+    #[command(flatten)]
+    pub(super) global: Global,
+    #[command(subcommand)]
+    pub(super) verb: Verb,
+}
+
+const GLOBAL: &str = "Global options";
+
+#[derive(Debug, Clone, clap::Args)]
+pub(super) struct Global {
+    /// Where the repository is: a directory [env: ESKER_REPOSITORY]
+    #[arg(short, long, global = true, value_name = "URL", help_heading = GLOBAL)]
+    pub(super) repo: Option<OsString>,
+    /// Read the password from this file [env: ESKER_PASSWORD_FILE, or the password in ESKER_PASSWORD]
+    #[arg(long, global = true, value_name = "FILE", help_heading = GLOBAL)]
+    #[arg(conflicts_with_all = ["password_command", "password_fd", "key_file"])]
+    pub(super) password_file: Option<PathBuf>,
+    /// Take the password from the output of this command; run without a shell [env: ESKER_PASSWORD_COMMAND]
+    #[arg(long, global = true, value_name = "COMMAND", help_heading = GLOBAL)]
+    #[arg(conflicts_with_all = ["password_fd", "key_file"])]
+    pub(super) password_command: Option<String>,
+    /// Read the password from this file descriptor
+    #[arg(long, global = true, value_name = "N", help_heading = GLOBAL, conflicts_with = "key_file")]
+    pub(super) password_fd: Option<u32>,
+    /// Unlock with a key file instead of a password [env: ESKER_KEY_FILE]
+    #[arg(long, global = true, value_name = "FILE", help_heading = GLOBAL)]
+    pub(super) key_file: Option<PathBuf>,
+    /// Results and errors as JSON, for programs
+    #[arg(long, global = true, help_heading = GLOBAL)]
+    pub(super) json: bool,
+    /// No progress and no summary
+    #[arg(short, long, global = true, help_heading = GLOBAL, conflicts_with = "verbose")]
+    pub(super) quiet: bool,
+    /// Name everything that was left out or skipped
+    #[arg(short, long, global = true, help_heading = GLOBAL)]
+    pub(super) verbose: bool,
+    /// Where to keep what may be deleted [env: ESKER_CACHE_DIR] [default: $XDG_CACHE_HOME/esker]
+    #[arg(long, global = true, value_name = "DIR", help_heading = GLOBAL)]
+    pub(super) cache_dir: Option<PathBuf>,
+    /// Keep nothing locally; a backup then reads every file again
+    #[arg(long, global = true, help_heading = GLOBAL, conflicts_with = "cache_dir")]
+    pub(super) no_cache: bool,
+    /// Where to keep what should not be deleted [env: ESKER_STATE_DIR] [default: $XDG_STATE_HOME/esker]
+    // Nothing is kept there yet; scripts may name it already.
+    #[arg(long, global = true, value_name = "DIR", hide = true)]
+    pub(super) state_dir: Option<PathBuf>,
+    /// How many threads work [default: one for each core]
+    #[arg(long, global = true, value_name = "N", help_heading = GLOBAL, value_parser = clap::value_parser!(u32).range(1..=1024))]
+    pub(super) threads: Option<u32>,
+}
+
+/// A verb stands here when it works, not before.
+#[derive(Debug, Subcommand)]
+pub(super) enum Verb {
+    /// Make a repository
+    Init(InitArgs),
+    /// Make a snapshot of files and directories
+    Backup(BackupArgs),
+    /// List snapshots, oldest first
+    Snapshots(SnapshotsArgs),
+    /// List what is in a snapshot
+    Ls(LsArgs),
+    /// Bring files back from a snapshot
+    Restore(RestoreArgs),
+    /// Write a file of a snapshot, or a directory as an archive, to stdout
+    Dump(DumpArgs),
+    /// Find out whether everything is there and undamaged
+    Check(CheckArgs),
+    /// List, add and remove the passwords and key files that open the repository
+    Key(KeyArgs),
+    /// Try everything out on a copy of your files, in a temporary directory
+    Demo(DemoArgs),
+    /// Print the completions of a shell
+    Completions(CompletionsArgs),
+    /// Print which program this is
+    Version,
+}
+
+/// About how large chunks are, unless told otherwise.
+pub(super) const CHUNK_AVERAGE_BYTES: u32 = 64 << 10;
+
+#[derive(Debug, Clone, clap::Args)]
+pub(super) struct InitArgs {
+    /// About how large chunks are, a power of two; smaller finds more duplicates and costs memory
+    #[arg(long, value_name = "SIZE", default_value_t = CHUNK_AVERAGE_BYTES, value_parser = parse_average)]
+    pub(super) chunk_average: u32,
+    /// The name of your key in `key list` [default: user@host]
+    #[arg(long, value_name = "NAME")]
+    pub(super) name: Option<String>,
+}
+
+#[derive(Debug, clap::Args)]
+pub(super) struct BackupArgs {
+    /// Files and directories
+    #[arg(required = true, value_name = "PATH")]
+    pub(super) paths: Vec<PathBuf>,
+    /// Make the repository if there is none
+    #[arg(long)]
+    pub(super) init: bool,
+    /// Label the snapshot; several apart with commas, or repeat
+    #[arg(long, value_name = "TAG", value_delimiter = ',')]
+    pub(super) tag: Vec<String>,
+    /// The machine whose files these are [default: this one]
+    #[arg(long)]
+    pub(super) host: Option<String>,
+    /// Leave out what matches; `*`, `?`, `[a-z]`, `**`, and `!` to take back
+    #[arg(short, long, value_name = "PATTERN")]
+    pub(super) exclude: Vec<OsString>,
+    /// The same, with upper and lower case alike
+    #[arg(long, value_name = "PATTERN")]
+    pub(super) iexclude: Vec<OsString>,
+    /// Leave out what the patterns in a file match, one a line
+    #[arg(long, value_name = "FILE")]
+    pub(super) exclude_file: Vec<PathBuf>,
+    /// Leave out what is in directories tagged with CACHEDIR.TAG
+    #[arg(long)]
+    pub(super) exclude_caches: bool,
+    /// Leave out what is in directories with a file of this name (that begins with HEADER)
+    #[arg(long, value_name = "NAME[:HEADER]")]
+    pub(super) exclude_if_present: Vec<OsString>,
+    /// Leave out files larger than this
+    #[arg(long, value_name = "SIZE", value_parser = parse_bytes)]
+    pub(super) exclude_larger_than: Option<u64>,
+    /// Stay on the file systems of the given paths
+    #[arg(short = 'x', long)]
+    pub(super) one_file_system: bool,
+    /// off, fast, auto, better, max or a number from 1 to 19
+    #[arg(long, value_name = "LEVEL", default_value = "auto")]
+    pub(super) compression: Level,
+    /// Read every file, even if it looks unchanged
+    #[arg(short, long)]
+    pub(super) force: bool,
+    /// Tell whether a file changed by its size and mtime alone
+    #[arg(long)]
+    pub(super) ignore_ctime: bool,
+}
+
+#[derive(Debug, Clone, Default, clap::Args)]
+pub(super) struct FilterArgs {
+    /// Only snapshots of this machine, or repeat for any of several
+    #[arg(long, help_heading = "Which snapshots")]
+    pub(super) host: Vec<String>,
+    /// Only snapshots with these tags
+    #[arg(long, value_delimiter = ',', help_heading = "Which snapshots")]
+    pub(super) tag: Vec<String>,
+    /// Only snapshots of this path
+    #[arg(long, help_heading = "Which snapshots")]
+    pub(super) path: Vec<PathBuf>,
+    /// Only snapshots made at or before TIME: `2026-01-15 10:30`, a date, RFC 3339, `2h ago`
+    #[arg(long, value_name = "TIME", help_heading = "Which snapshots")]
+    pub(super) before: Option<String>,
+    /// Only snapshots made at or after TIME
+    #[arg(long, value_name = "TIME", help_heading = "Which snapshots")]
+    pub(super) after: Option<String>,
+}
+
+#[derive(Debug, clap::Args)]
+pub(super) struct SnapshotArgs {
+    /// An id, the beginning of one, `latest` or `latest~2`; add `:PATH` for what is below PATH
+    #[arg(value_name = "SNAPSHOT[:PATH]")]
+    pub(super) snapshot: OsString,
+    /// With `latest`: the newest snapshot at or before TIME
+    #[arg(long, value_name = "TIME", help_heading = "Which snapshots", conflicts_with = "before")]
+    pub(super) at: Option<String>,
+    #[command(flatten)]
+    pub(super) filter: FilterArgs,
+}
+
+/// What snapshots have in common to be of one group.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(super) enum GroupBy {
+    #[value(alias = "hosts")]
+    Host,
+    #[value(alias = "path")]
+    Paths,
+    #[value(alias = "tag")]
+    Tags,
+}
+
+#[derive(Debug, clap::Args)]
+pub(super) struct SnapshotsArgs {
+    #[command(flatten)]
+    pub(super) filter: FilterArgs,
+    /// Only the newest N of each group (of each host and paths, unless grouped otherwise)
+    #[arg(long, value_name = "N")]
+    pub(super) latest: Option<usize>,
+    /// Show those together that have these in common
+    #[arg(short, long, value_delimiter = ',', value_name = "host,paths,tags")]
+    pub(super) group_by: Vec<GroupBy>,
+    /// Fewer columns
+    #[arg(short, long)]
+    pub(super) compact: bool,
+}
+
+#[derive(Debug, clap::Args)]
+pub(super) struct LsArgs {
+    #[command(flatten)]
+    pub(super) snapshot: SnapshotArgs,
+    /// List only what is directly in these directories
+    #[arg(value_name = "PATH")]
+    pub(super) paths: Vec<PathBuf>,
+    /// With mode, owner, size and time
+    #[arg(short, long)]
+    pub(super) long: bool,
+    /// List everything below PATH
+    #[arg(short = 'R', long)]
+    pub(super) recursive: bool,
+}
+
+/// What becomes of files that are in the target already.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(super) enum OverwriteArg {
+    /// Replace those that differ
+    Always,
+    /// The same, taking files of equal size and time for equal
+    IfChanged,
+    /// Replace those that are older
+    IfNewer,
+    /// Leave them alone
+    Never,
+}
+
+#[derive(Debug, clap::Args)]
+pub(super) struct RestoreArgs {
+    #[command(flatten)]
+    pub(super) snapshot: SnapshotArgs,
+    /// The directory to restore into; `/` restores in place
+    #[arg(short, long, value_name = "DIR")]
+    pub(super) target: PathBuf,
+    /// Restore only what matches
+    #[arg(short, long, value_name = "PATTERN")]
+    pub(super) include: Vec<OsString>,
+    /// Leave out what matches
+    #[arg(short, long, value_name = "PATTERN")]
+    pub(super) exclude: Vec<OsString>,
+    /// What becomes of files that are there already
+    #[arg(long, value_enum, value_name = "WHEN", default_value = "always")]
+    pub(super) overwrite: OverwriteArg,
+    /// Remove what the snapshot does not have
+    #[arg(long)]
+    pub(super) delete: bool,
+    /// Read every file again once it is written
+    #[arg(long)]
+    pub(super) verify: bool,
+    /// Only say what would be done
+    #[arg(short = 'n', long)]
+    pub(super) dry_run: bool,
+    /// Give files to the stored user ids, whatever the names say
+    #[arg(long)]
+    pub(super) numeric_ids: bool,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(super) enum ArchiveArg {
+    /// Keeps everything but holes
+    Tar,
+    /// Keeps permissions, times and links
+    Zip,
+}
+
+#[derive(Debug, clap::Args)]
+pub(super) struct DumpArgs {
+    #[command(flatten)]
+    pub(super) snapshot: SnapshotArgs,
+    /// The file or directory, unless given as SNAPSHOT:PATH
+    #[arg(value_name = "PATH")]
+    pub(super) entry: Option<PathBuf>,
+    /// Write an archive
+    #[arg(short, long, value_enum, value_name = "FORMAT")]
+    pub(super) archive: Option<ArchiveArg>,
+}
+
+#[derive(Debug, clap::Args)]
+pub(super) struct CheckArgs {
+    /// Only what this snapshot needs
+    #[arg(value_name = "SNAPSHOT")]
+    pub(super) snapshot: Option<String>,
+    /// Read and verify all stored data, too
+    #[arg(long)]
+    pub(super) read_data: bool,
+    /// Read part of it: the n-th of t parts, a random share, or about SIZE
+    #[arg(long, value_name = "n/t, x% or SIZE", value_parser = parse_subset, conflicts_with = "read_data")]
+    pub(super) read_data_subset: Option<ReadData>,
+}
+
+#[derive(Debug, clap::Args)]
+pub(super) struct KeyArgs {
+    #[command(subcommand)]
+    pub(super) verb: KeyVerb,
+}
+
+#[derive(Debug, Subcommand)]
+pub(super) enum KeyVerb {
+    /// List who can open the repository
+    List,
+    /// Add an owner, with a password or (--out) a key file
+    Add {
+        /// Write a key file instead of taking a password
+        #[arg(long, value_name = "FILE", conflicts_with = "new_password_file")]
+        out: Option<PathBuf>,
+        /// Its name in `key list` [default: user@host]
+        #[arg(long)]
+        name: Option<String>,
+        /// Read the new password from this file instead of asking for it
+        #[arg(long, value_name = "FILE")]
+        new_password_file: Option<PathBuf>,
+    },
+    /// Add a key file that can make backups and read nothing back
+    Writer {
+        /// Where to write the key file
+        #[arg(long, value_name = "FILE")]
+        out: PathBuf,
+        /// Its name in `key list`
+        #[arg(long)]
+        name: String,
+    },
+    /// Change your password (or give a key file's owner one)
+    Passwd {
+        /// Read the new password from this file instead of asking for it
+        #[arg(long, value_name = "FILE")]
+        new_password_file: Option<PathBuf>,
+    },
+    /// Remove somebody; the snapshots made until now stay
+    Remove {
+        /// The id in `key list`, or the beginning of it
+        id: String,
+    },
+}
+
+#[derive(Debug, clap::Args)]
+pub(super) struct DemoArgs {
+    /// What to try it on; it is only read [default: a small tree made up for the purpose]
+    pub(super) path: Option<PathBuf>,
+    /// Work in this new directory and leave everything there to look at
+    #[arg(long, value_name = "DIR")]
+    pub(super) keep: Option<PathBuf>,
+}
+
+#[derive(Debug, clap::Args)]
+pub(super) struct CompletionsArgs {
+    /// Which shell
+    pub(super) shell: clap_complete::Shell,
+}
+
+fn parse_average(text: &str) -> Result<u32, String> {
+    u32::try_from(parse_bytes(text)?).map_err(|_| "expected at most 1M".into())
+}
+
+fn parse_subset(text: &str) -> Result<ReadData, String> {
+    let bad = || format!("expected `2/10`, `5%` or a size such as `50G`, found `{text}`");
+    if let Some((part, parts)) = text.split_once('/') {
+        let (part, parts) = (part.trim().parse().map_err(|_| bad())?, parts.trim().parse().map_err(|_| bad())?);
+        return if (1..=parts).contains(&part) { Ok(ReadData::Part { part, parts }) } else { Err(bad()) };
+    }
+    if let Some(percent) = text.strip_suffix('%') {
+        let percent = percent.trim().parse().map_err(|_| bad())?;
+        return if percent > 0.0 && percent <= 100.0 { Ok(ReadData::Percent(percent)) } else { Err(bad()) };
+    }
+    parse_bytes(text).ok().filter(|bytes| *bytes > 0).map(ReadData::Bytes).ok_or_else(bad)
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    #[test]
+    fn the_definition_holds_together() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn subsets_are_parts_shares_or_sizes() {
+        assert_eq!(parse_subset("2/10"), Ok(ReadData::Part { part: 2, parts: 10 }));
+        assert_eq!(parse_subset("2.5%"), Ok(ReadData::Percent(2.5)));
+        assert_eq!(parse_subset("1G"), Ok(ReadData::Bytes(1 << 30)));
+        for bad in ["0/3", "4/3", "/", "0%", "101%", "NaN%", "0", "", "all"] {
+            assert!(parse_subset(bad).is_err(), "{bad}");
+        }
+    }
+}

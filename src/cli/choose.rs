@@ -1,0 +1,72 @@
+//! Which snapshot, and what of it: `latest~2:/srv/app`, `--host`, `--at` and their like.
+
+use std::ffi::OsStr;
+use std::os::unix::ffi::OsStrExt;
+use std::path::Path;
+
+use super::app::App;
+use super::args::{FilterArgs, SnapshotArgs};
+use super::fail::{Result, usage};
+use super::time::{DayEnd, parse};
+use crate::path::TreePath;
+use crate::repo::content::Reader;
+use crate::repo::snapshots::{Filter, SnapshotInfo};
+use crate::source::exclude::{Case, Patterns};
+use crate::world::Time;
+
+fn moment(app: &App, flag: &str, text: Option<&String>, day: DayEnd) -> Result<Option<Time>> {
+    let parsed = text.map(|text| parse(text, app.world.now(), &app.time_zone, day)).transpose();
+    parsed.map_err(|error| usage(format!("cannot use `{flag}`: {error}")).into())
+}
+
+/// The snapshots that filter flags leave.
+pub(super) fn filter(app: &App, args: &FilterArgs) -> Result<Filter> {
+    Ok(Filter {
+        hosts: args.host.clone(),
+        tags: args.tag.clone(),
+        paths: args.path.iter().map(|path| app.tree_path(path)).collect::<Result<_>>()?,
+        before: moment(app, "--before", args.before.as_ref(), DayEnd::Last)?,
+        after: moment(app, "--after", args.after.as_ref(), DayEnd::First)?,
+    })
+}
+
+/// A snapshot and a path in it.
+pub(super) struct Chosen {
+    pub(super) info: SnapshotInfo,
+    /// What stood after the colon, if there was one.
+    pub(super) path: Option<TreePath>,
+}
+
+/// Finds the snapshot that was meant.
+pub(super) fn snapshot(app: &App, reader: &Reader<'_>, args: &SnapshotArgs) -> Result<Chosen> {
+    let typed = args.snapshot.as_bytes();
+    let (id, path) = match typed.iter().position(|&b| b == b':') {
+        Some(colon) => (&typed[..colon], Some(&typed[colon + 1..])),
+        None => (typed, None),
+    };
+    let id = String::from_utf8_lossy(id);
+    let path = path.map(in_snapshot).transpose()?;
+    let mut filter = filter(app, &args.filter)?;
+    if args.at.is_some() {
+        if !id.starts_with("latest") {
+            return Err(usage(format!("`--at` goes with `latest`, not with `{id}`")).into());
+        }
+        filter.before = moment(app, "--at", args.at.as_ref(), DayEnd::Last)?;
+    }
+    Ok(Chosen { info: reader.find_snapshot(&id, &filter)?, path })
+}
+
+/// A path in a snapshot: it begins at the top, with or without a slash.
+pub(super) fn in_snapshot(path: &[u8]) -> Result<TreePath> {
+    let absolute = Path::new("/").join(OsStr::from_bytes(path));
+    TreePath::from_os(&absolute).map_err(|error| usage(error.to_string()).into())
+}
+
+/// Patterns given as arguments.
+pub(super) fn patterns<'a>(given: impl IntoIterator<Item = (&'a OsStr, Case)>) -> Result<Patterns> {
+    let mut patterns = Patterns::new();
+    for (pattern, case) in given {
+        patterns.add(pattern.as_bytes(), case).map_err(|error| usage(error.to_string()))?;
+    }
+    Ok(patterns)
+}

@@ -1,0 +1,160 @@
+//! `restore`: files back from a snapshot.
+
+use serde_json::json;
+
+use super::app::App;
+use super::args::{OverwriteArg, RestoreArgs};
+use super::fail::{Fail, Result};
+use super::{choose, place, text};
+use crate::error::{Error, Kind};
+use crate::path::TreePath;
+use crate::repo::content::Reader;
+use crate::restore::{Filter, Options, Overwrite, Report, Selection, run as bring_back};
+use crate::source::exclude::{Case, Patterns};
+
+pub(super) fn run(app: &App, args: &RestoreArgs) -> Result<()> {
+    let patterns = |given: &[std::ffi::OsString]| {
+        choose::patterns(given.iter().map(|pattern| (pattern.as_os_str(), Case::Sensitive)))
+    };
+    let (include, exclude) = (patterns(&args.include)?, patterns(&args.exclude)?);
+    let repository = place::repository(app)?;
+    let reader = Reader::new(&repository)?;
+    app.tell_faults(&reader);
+    let chosen = choose::snapshot(app, &reader, &args.snapshot)?;
+    let id = chosen.info.id().short();
+    let base = chosen.path.unwrap_or_else(TreePath::root);
+    let select = |path: &TreePath, is_directory: bool| selection(&include, &exclude, path, is_directory);
+    let filter: &Filter<'_> = &select;
+    let options = Options {
+        target: app.path(&args.target),
+        filter: (!include.is_empty() || !exclude.is_empty()).then_some(filter),
+        numeric_ids: args.numeric_ids,
+        threads: app.threads(),
+        dry_run: args.dry_run,
+        overwrite: match args.overwrite {
+            OverwriteArg::Always => Overwrite::Always,
+            OverwriteArg::IfChanged => Overwrite::IfChanged,
+            OverwriteArg::IfNewer => Overwrite::IfNewer,
+            OverwriteArg::Never => Overwrite::Never,
+        },
+        delete: args.delete,
+        verify: args.verify,
+    };
+    let work = app.work("restore");
+    let report = bring_back(&reader, &chosen.info.snapshot.root, &base, &options, work.monitor());
+    let took = work.elapsed();
+    drop(work);
+    let report = report?;
+    if app.global.json {
+        tell_json(app, &report, took)?;
+    } else {
+        tell(app, args, &id, &options, &report, took)?;
+    }
+    if report.problems > 0 {
+        let problems = text::count(report.problems, "file or attribute", "files and attributes");
+        let what = format!("snapshot `{id}` was not restored in full: {problems} could not be restored; see above");
+        let error = Error::new(Kind::Failed, what);
+        return Err(Fail::Code(
+            5,
+            match report.damaged_count {
+                0 => error,
+                count => error
+                    .because(format!("the data of {} is missing or damaged", text::count(count, "file", "files")))
+                    .hint(format!(
+                        "to see every affected file, run `esker check --read-data {id}`; \
+                         if that finds no damage, restore again with --no-cache"
+                    )),
+            },
+        ));
+    }
+    Ok(())
+}
+
+/// What filters say of a path: `--exclude` wins over `--include`.
+fn selection(include: &Patterns, exclude: &Patterns, path: &TreePath, is_directory: bool) -> Selection {
+    if exclude.matches(path) {
+        Selection::Skip
+    } else if include.is_empty() || include.matches(path) {
+        Selection::Take
+    } else if is_directory && include.may_match_below(path) {
+        Selection::Look
+    } else {
+        Selection::Skip
+    }
+}
+
+fn tell(
+    app: &App,
+    args: &RestoreArgs,
+    id: &str,
+    options: &Options<'_>,
+    report: &Report,
+    took: std::time::Duration,
+) -> Result<()> {
+    let target = text::plain(&options.target.display().to_string());
+    app.say(&match args.dry_run {
+        true => format!("snapshot {id} would be restored to {target}; nothing was changed"),
+        false => format!("snapshot {id} restored to {target} in {}", text::duration(took)),
+    })?;
+    let mut table = text::Table::bare(&[text::Side::Left, text::Side::Left]);
+    let mut row = |name: &str, value: String| table.row([format!("  {name}"), value]);
+    row("written", format!("{} in {}", text::bytes(report.bytes_restored), text::count(report.files, "file", "files")));
+    let more = [
+        (report.directories, "directories"),
+        (report.hard_links, "hard links"),
+        (report.others, "links, fifos and devices"),
+        (report.skipped, "left alone"),
+        (report.deleted, "deleted"),
+    ];
+    if report.unchanged > 0 {
+        let bytes = text::bytes(report.bytes_unchanged);
+        row("in place", format!("{bytes} in {}", text::count(report.unchanged, "entry", "entries")));
+    }
+    for (count, name) in more.into_iter().filter(|(count, _)| *count > 0) {
+        row(name, text::number(count));
+    }
+    app.say(&table.lines().join("\n"))
+}
+
+fn tell_json(app: &App, report: &Report, took: std::time::Duration) -> Result<()> {
+    let done = report.files + report.others + report.hard_links;
+    app.out.json(&json!({
+        "message_type": "summary",
+        "seconds_elapsed": took.as_secs(),
+        "total_files": done + report.unchanged + report.skipped,
+        "files_restored": done,
+        "files_skipped": report.skipped,
+        "files_unchanged": report.unchanged,
+        "files_deleted": report.deleted,
+        "files_damaged": report.damaged_count,
+        "directories_restored": report.directories,
+        "total_bytes": report.bytes_restored + report.bytes_unchanged,
+        "bytes_restored": report.bytes_restored,
+        "bytes_skipped": report.bytes_unchanged,
+        "num_errors": report.problems,
+    }))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_included_is_reached_and_what_is_excluded_is_not() {
+        let patterns = |list: &[&str]| {
+            let mut patterns = Patterns::new();
+            list.iter().for_each(|pattern| patterns.add(pattern.as_bytes(), Case::Sensitive).unwrap());
+            patterns
+        };
+        let (include, exclude) = (patterns(&["/srv/app"]), patterns(&["*.log"]));
+        let at = |path: &str, is_directory| {
+            selection(&include, &exclude, &TreePath::from_bytes(path.as_bytes()).unwrap(), is_directory)
+        };
+        assert_eq!(at("/srv", true), Selection::Look);
+        assert_eq!(at("/srv/app", true), Selection::Take);
+        assert_eq!(at("/srv/app/x", false), Selection::Take);
+        assert_eq!(at("/srv/app/x.log", false), Selection::Skip);
+        assert_eq!(at("/etc", true), Selection::Skip);
+        assert_eq!(selection(&patterns(&[]), &exclude, &TreePath::root(), true), Selection::Take);
+    }
+}

@@ -1,0 +1,92 @@
+//! Moments: shown in local time, read in the forms people type.
+
+use jiff::civil::{Date, DateTime};
+use jiff::tz::TimeZone;
+use jiff::{Span, Timestamp, Zoned};
+
+use crate::world::Time;
+
+fn zoned(time: Time, zone: &TimeZone) -> Zoned {
+    let nanos = i32::try_from(time.nanos).unwrap_or(0);
+    let moment = Timestamp::new(time.secs, nanos);
+    // What no calendar holds is shown as the nearest it does.
+    moment.unwrap_or(if time.secs < 0 { Timestamp::MIN } else { Timestamp::MAX }).to_zoned(zone.clone())
+}
+
+/// Local time to the second: `2001-02-03 04:05:07`.
+pub(super) fn show(time: Time, zone: &TimeZone) -> String {
+    zoned(time, zone).strftime("%Y-%m-%d %H:%M:%S").to_string()
+}
+
+/// RFC 3339 with the local offset, for programs.
+pub(super) fn rfc3339(time: Time, zone: &TimeZone) -> String {
+    let zoned = zoned(time, zone);
+    zoned.timestamp().display_with_offset(zoned.offset()).to_string()
+}
+
+/// Which end of a day a date without a time means.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum DayEnd {
+    First,
+    Last,
+}
+
+/// Reads RFC 3339, a local date with or without a time, or how long ago: `2h ago`.
+pub(super) fn parse(text: &str, now: Time, zone: &TimeZone, day: DayEnd) -> Result<Time, String> {
+    let bad =
+        || format!("expected a time such as `2026-01-15 10:30`, `2026-01-15T10:30:00Z` or `2h ago`, found `{text}`");
+    let text = text.trim();
+    let from = |moment: Timestamp| {
+        let nanos = moment.as_nanosecond();
+        let secs = i64::try_from(nanos.div_euclid(1_000_000_000)).map_err(|_| bad())?;
+        Ok(Time { secs, nanos: u32::try_from(nanos.rem_euclid(1_000_000_000)).map_err(|_| bad())? })
+    };
+    if let Ok(moment) = text.parse::<Timestamp>() {
+        return from(moment);
+    }
+    if text.ends_with("ago") {
+        let span: Span = text.parse().map_err(|_| bad())?;
+        return from(zoned(now, zone).checked_add(span).map_err(|_| bad())?.timestamp());
+    }
+    let is_date = text.len() <= 10;
+    let local = if is_date {
+        let date: Date = text.parse().map_err(|_| bad())?;
+        match day {
+            DayEnd::First => date.at(0, 0, 0, 0),
+            DayEnd::Last => date.at(23, 59, 59, 999_999_999),
+        }
+    } else {
+        text.parse::<DateTime>().map_err(|_| bad())?
+    };
+    from(zone.to_ambiguous_zoned(local).compatible().map_err(|_| bad())?.timestamp())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn times_are_read_as_typed() {
+        let zone = TimeZone::fixed(jiff::tz::offset(2));
+        let now = Time::from_secs(1_768_473_000); // 2026-01-15 12:30 here
+        let at = |text| parse(text, now, &zone, DayEnd::Last).map(|time| show(time, &zone));
+        for (text, shown) in [
+            ("2026-01-15 10:30", "2026-01-15 10:30:00"),
+            ("2026-01-15T10:30:05", "2026-01-15 10:30:05"),
+            ("2026-01-15T10:30:00Z", "2026-01-15 12:30:00"),
+            ("2026-01-15T10:30:00+01:00", "2026-01-15 11:30:00"),
+            ("2026-01-14", "2026-01-14 23:59:59"),
+            ("2h ago", "2026-01-15 10:30:00"),
+            ("1 day 30 min ago", "2026-01-14 12:00:00"),
+        ] {
+            assert_eq!(at(text).as_deref(), Ok(shown), "{text}");
+        }
+        let first = parse("2026-01-14", now, &zone, DayEnd::First).unwrap();
+        assert_eq!(show(first, &zone), "2026-01-14 00:00:00");
+        for bad in ["", "yesterday", "ago", "2026-13-01", "2026-01-15 25:00", "5 parsecs ago"] {
+            assert!(at(bad).is_err(), "{bad}");
+        }
+        assert_eq!(rfc3339(now, &zone), "2026-01-15T12:30:00+02:00");
+        assert_eq!(show(Time::from_secs(i64::MAX), &zone).get(..4), Some("9999"));
+    }
+}

@@ -1,0 +1,235 @@
+//! Passwords and key files: where they are found, and how new ones are taken and given.
+//!
+//! What the command line names wins over the environment; within either, only one may be named.
+
+use std::fs::{File, OpenOptions};
+use std::io::{Read, Seek, SeekFrom, Write};
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+
+use zeroize::Zeroizing;
+
+use super::app::App;
+use super::fail::{Result, usage};
+use crate::error::{Context, Error, Kind};
+use crate::repo::secret::{KeyFile, Secret};
+
+/// No password is longer.
+const SECRET_BYTES_MAX: u64 = 64 << 10;
+
+/// Where the secret comes from.
+pub(super) enum Origin {
+    Password(Zeroizing<String>),
+    PasswordFile(PathBuf),
+    Command(String),
+    Descriptor(u32),
+    KeyFile(PathBuf),
+    Prompt,
+}
+
+/// Where the secret is to come from, by the command line and the environment.
+pub(super) fn origin(app: &App) -> Result<Origin> {
+    let global = &app.global;
+    let given = [
+        global.password_file.clone().map(Origin::PasswordFile),
+        global.password_command.clone().map(Origin::Command),
+        global.password_fd.map(Origin::Descriptor),
+        global.key_file.clone().map(Origin::KeyFile),
+    ];
+    if let Some(origin) = given.into_iter().flatten().next() {
+        return Ok(origin);
+    }
+    let text = |name: &str| {
+        let not_text = || usage(format!("{name} is not UTF-8"));
+        app.var(name).map(|value| value.to_str().ok_or_else(not_text)).transpose()
+    };
+    let set = [
+        text("ESKER_PASSWORD")?.map(|password| Origin::Password(Zeroizing::new(password.to_owned()))),
+        app.var("ESKER_PASSWORD_FILE").map(|path| Origin::PasswordFile(path.into())),
+        text("ESKER_PASSWORD_COMMAND")?.map(|command| Origin::Command(command.to_owned())),
+        app.var("ESKER_KEY_FILE").map(|path| Origin::KeyFile(path.into())),
+    ];
+    let mut set = set.into_iter().flatten();
+    match (set.next(), set.next()) {
+        (Some(origin), None) => Ok(origin),
+        (None, _) => Ok(Origin::Prompt),
+        (Some(_), Some(_)) => {
+            let what = "the environment names more than one password or key file";
+            let hint = "set only one of ESKER_PASSWORD, ESKER_PASSWORD_FILE, ESKER_PASSWORD_COMMAND and ESKER_KEY_FILE";
+            Err(usage(what).hint(hint).into())
+        }
+    }
+}
+
+/// What unlocks the repository.
+pub(super) fn secret(app: &App) -> Result<Secret> {
+    match origin(app)? {
+        Origin::KeyFile(path) => Ok(Secret::KeyFile(read_key_file(&app.path(&path))?)),
+        Origin::Prompt => Ok(Secret::Password(ask(app, "password: ")?)),
+        other => Ok(Secret::Password(password(app, other)?)),
+    }
+}
+
+/// The password for a new repository; typed twice on a terminal.
+pub(super) fn first_password(app: &App, origin: Origin) -> Result<Zeroizing<String>> {
+    match origin {
+        Origin::Prompt => ask_twice(app, "password for the new repository: "),
+        other => password(app, other),
+    }
+}
+
+/// A password that is to be added; typed twice on a terminal.
+pub(super) fn new_password(app: &App, file: Option<&Path>) -> Result<Zeroizing<String>> {
+    match file {
+        Some(file) => password(app, Origin::PasswordFile(file.to_owned())),
+        None => ask_twice(app, "new password: "),
+    }
+}
+
+fn password(app: &App, origin: Origin) -> Result<Zeroizing<String>> {
+    let (from, mut bytes) = match origin {
+        Origin::Password(password) => return not_empty(password, "ESKER_PASSWORD"),
+        Origin::PasswordFile(path) => {
+            let path = app.path(&path);
+            let from = format!("the password file `{}`", path.display());
+            let bytes = read_secret(&path).context(|| format!("cannot read {from}"))?;
+            (from, bytes)
+        }
+        Origin::Descriptor(number) => {
+            let from = format!("file descriptor {number}");
+            let bytes = read_secret(Path::new(&format!("/proc/self/fd/{number}")));
+            let bytes = bytes.context(|| format!("cannot read the password from {from}"))?;
+            (from, bytes)
+        }
+        Origin::Command(command) => ("the password command".to_owned(), run_command(app, &command)?),
+        Origin::KeyFile(_) | Origin::Prompt => return Err(usage("a password is needed here").into()),
+    };
+    // Editors and `echo` end a file with a line break that is not meant.
+    if bytes.ends_with(b"\n") {
+        bytes.pop();
+        if bytes.ends_with(b"\r") {
+            bytes.pop();
+        }
+    }
+    let text = std::str::from_utf8(&bytes).map_err(|_| usage(format!("the password from {from} is not UTF-8")))?;
+    not_empty(Zeroizing::new(text.to_owned()), &from)
+}
+
+fn not_empty(password: Zeroizing<String>, from: &str) -> Result<Zeroizing<String>> {
+    if password.is_empty() {
+        return Err(usage(format!("the password from {from} is empty")).into());
+    }
+    Ok(password)
+}
+
+fn read_secret(path: &Path) -> std::io::Result<Zeroizing<Vec<u8>>> {
+    let mut bytes = Zeroizing::new(Vec::new());
+    File::open(path)?.take(SECRET_BYTES_MAX).read_to_end(&mut bytes)?;
+    Ok(bytes)
+}
+
+fn run_command(app: &App, command: &str) -> Result<Zeroizing<Vec<u8>>> {
+    let what = || "cannot take the password from the password command";
+    let words = shell_words::split(command).map_err(|error| usage(what()).because(error))?;
+    let Some((program, args)) = words.split_first() else {
+        return Err(usage("the password command is empty").into());
+    };
+    let child = Command::new(program)
+        .args(args)
+        .current_dir(&app.cwd)
+        .env_clear()
+        .envs(&app.env)
+        .stdin(Stdio::inherit())
+        .stderr(Stdio::inherit())
+        .output();
+    let output = child.context(|| format!("{}: `{program}` did not start", what()))?;
+    let bytes = Zeroizing::new(output.stdout);
+    if !output.status.success() {
+        return Err(Error::new(Kind::Failed, format!("{}: `{program}` failed, {}", what(), output.status)).into());
+    }
+    Ok(bytes)
+}
+
+fn ask(app: &App, prompt: &str) -> Result<Zeroizing<String>> {
+    let Some(ask) = &app.prompt else {
+        let hint = "add `--password-file FILE` or `--key-file FILE`, or set ESKER_PASSWORD_COMMAND";
+        return Err(usage("no password was given, and there is no terminal to ask on").hint(hint).into());
+    };
+    let typed = ask(prompt).context(|| "cannot read the password from the terminal")?;
+    not_empty(Zeroizing::new(typed), "the terminal")
+}
+
+fn ask_twice(app: &App, prompt: &str) -> Result<Zeroizing<String>> {
+    let first = ask(app, prompt)?;
+    let second = ask(app, "the same again: ")?;
+    if first != second {
+        return Err(usage("the two passwords differ").into());
+    }
+    Ok(first)
+}
+
+fn read_key_file(path: &Path) -> Result<KeyFile> {
+    let what = || format!("cannot read the key file `{}`", path.display());
+    let bytes = read_secret(path).context(what)?;
+    let text = std::str::from_utf8(&bytes).map_err(|_| Error::new(Kind::WrongKey, what()).because("it is not text"))?;
+    Ok(text.parse()?)
+}
+
+/// A key file that is to be written once its content is known.
+///
+/// The place is taken and its space with it before the repository is changed: a key nobody could
+/// store would be lost. Dropped unwritten, the file is removed.
+pub(super) struct NewKeyFile {
+    file: File,
+    path: PathBuf,
+    written: bool,
+}
+
+/// Longer than any key file.
+const PLACEHOLDER_BYTES: usize = 1024;
+
+impl NewKeyFile {
+    /// Takes a place where nothing is yet.
+    pub(super) fn reserve(path: &Path) -> Result<Self> {
+        let what = || format!("cannot make the key file `{}`", path.display());
+        let file = match OpenOptions::new().write(true).create_new(true).mode(0o600).open(path) {
+            Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => {
+                return Err(usage(format!("{}: there is a file already", what())).into());
+            }
+            result => result.context(what)?,
+        };
+        let mut new = Self { file, path: path.to_owned(), written: false };
+        let filled = new.file.write_all(&[b'#'; PLACEHOLDER_BYTES]).and_then(|()| new.file.sync_all());
+        filled.context(what)?;
+        Ok(new)
+    }
+
+    /// Writes the key. Durable on return.
+    pub(super) fn write(mut self, key: &KeyFile) -> Result<()> {
+        // From now on it may be the only copy.
+        self.written = true;
+        let text = key.to_text();
+        let length = text.len() as u64;
+        let written = (self.file.seek(SeekFrom::Start(0)))
+            .and_then(|_| self.file.write_all(text.as_bytes()))
+            .and_then(|()| self.file.set_len(length))
+            .and_then(|()| self.file.sync_all())
+            .and_then(|()| sync_directory_of(&self.path));
+        written.context(|| format!("the key was not written to `{}`", self.path.display()))?;
+        Ok(())
+    }
+}
+
+fn sync_directory_of(path: &Path) -> std::io::Result<()> {
+    let parent = path.parent().filter(|parent| *parent != Path::new("")).unwrap_or(Path::new("."));
+    File::open(parent)?.sync_all()
+}
+
+impl Drop for NewKeyFile {
+    fn drop(&mut self) {
+        if !self.written {
+            let _ = std::fs::remove_file(&self.path);
+        }
+    }
+}

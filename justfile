@@ -1,0 +1,42 @@
+# The everyday verbs. `just` lists them; .ci/run is what a clean machine runs.
+
+_list:
+    @just --list --unsorted
+
+# Format, lints, documentation, licences and tests: all that must pass before a commit.
+check: fmt-check clippy doc deny test
+
+test *ARGS:
+    cargo test {{ARGS}}
+
+fmt:
+    cargo fmt
+
+fmt-check:
+    cargo fmt --check
+
+clippy:
+    cargo clippy --all-targets -- -D warnings
+
+doc:
+    RUSTDOCFLAGS=-Dwarnings cargo doc --no-deps
+
+# Licences, duplicate crates and where crates come from (`cargo install cargo-deny`).
+deny:
+    cargo deny check licenses bans sources
+
+# Every file of format-spec/vectors against the code.
+vectors:
+    cargo test vector
+
+# One mechanism each: chunk, crypto, format, index, pipeline.
+bench *ARGS:
+    cargo bench {{ARGS}}
+
+# Side by side with whichever of restic, rustic and borg are installed.
+compare *ARGS:
+    cargo build --release
+    benches/compare/run {{ARGS}}
+
+demo *ARGS:
+    cargo run --release -- demo {{ARGS}}

@@ -31,8 +31,10 @@ const POWER: [PowerLoss; 3] = [PowerLoss::None, PowerLoss::TakesAll, PowerLoss::
 
 fn write_tree(root: &Path, generation: u64) {
     fs::create_dir_all(root.join("sub")).unwrap();
-    for n in 0..6 {
-        fs::write(root.join(format!("sub/file-{n}")), noise(n, 1500)).unwrap();
+    for n in 0..80 {
+        // Half of them are other files in the next generation.
+        let seed = n + generation * 100 * (n % 2);
+        fs::write(root.join(format!("sub/file-{n}")), noise(seed, 3000)).unwrap();
     }
     fs::write(root.join("changing"), noise(100 + generation, 9000)).unwrap();
     fs::write(root.join("note"), format!("generation {generation}")).unwrap();
@@ -55,7 +57,7 @@ fn a_backup_that_stops_anywhere_loses_no_snapshot_that_was_made() {
         scene.over(Arc::new(faulty.clone())).backup();
         faulty.changes()
     };
-    assert!(count >= 6, "{count} changes are too few for the tree to have been cut into packs");
+    assert!(count >= 14, "{count} changes are too few for the tree to have been cut into packs");
     let mut stops = 0;
     for stop in 0..=count {
         for last in LAST {
@@ -91,7 +93,7 @@ fn a_backup_that_stops_anywhere_loses_no_snapshot_that_was_made() {
             }
         }
     }
-    assert!(stops >= 60, "only {stops} stops");
+    assert!(stops >= 135, "only {stops} stops");
 }
 
 fn assert_restores(scene: &Scene, snapshot: &str, lines: &[String], when: &str) {

@@ -82,6 +82,18 @@ impl Error {
         None
     }
 
+    /// The error and its causes on one line.
+    pub fn with_causes(&self) -> String {
+        let mut text = self.to_string();
+        let mut cause = self.source();
+        while let Some(error) = cause {
+            text.push_str(": ");
+            text.push_str(&error.to_string());
+            cause = error.source();
+        }
+        text
+    }
+
     /// The storage error at the bottom of this, if one is.
     pub fn storage_kind(&self) -> Option<storage::ErrorKind> {
         let mut cause = self.source();

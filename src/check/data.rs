@@ -190,7 +190,7 @@ fn read_frames(reader: &Reader<'_>, number: u32, stored: &[u8], directory: &Dire
         let plain = match sealed.map(|sealed| reader.open_frame(&at, sealed)) {
             Some(Ok(plain)) => plain,
             Some(Err(error)) => {
-                finding.message.get_or_insert(super::chain(&error));
+                finding.message.get_or_insert(error.with_causes());
                 finding.chunks.extend(frame.chunks.iter().map(|chunk| chunk.id));
                 continue;
             }

@@ -144,7 +144,7 @@ pub fn run(reader: &Reader<'_>, options: &Options, monitor: &Monitor) -> Result<
     objects::check(reader, &mut faults, &mut bad, &mut report)?;
     let (snapshots, unreadable) = reader.snapshots(&Filter::default())?;
     for (session, error) in unreadable {
-        faults.add(&format!("snapshots/{session}"), chain(&error));
+        faults.add(&format!("snapshots/{session}"), error.with_causes());
     }
     let chosen: Vec<_> = snapshots.iter().filter(|info| options.snapshot.is_none_or(|id| id == info.id())).collect();
     if options.read_data != ReadData::No {
@@ -158,16 +158,4 @@ pub fn run(reader: &Reader<'_>, options: &Options, monitor: &Monitor) -> Result<
     report.snapshots = chosen.len() as u64;
     report.faults = faults.list;
     Ok(report)
-}
-
-/// An error and its causes in one line.
-fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        text.push_str(": ");
-        text.push_str(&error.to_string());
-        cause = error.source();
-    }
-    text
 }

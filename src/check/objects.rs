@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::{Bad, Faults, Report, chain};
+use super::{Bad, Faults, Report};
 use crate::error::{Context, Error, Kind, Result};
 use crate::format::record::RecordKind;
 use crate::id::{ObjectId, PackId};
@@ -13,7 +13,7 @@ use crate::storage::ErrorKind;
 
 pub(super) fn check(reader: &Reader<'_>, faults: &mut Faults, bad: &mut Bad, report: &mut Report) -> Result<()> {
     for (object, error) in reader.repo().access.faults.iter().chain(reader.faults()) {
-        faults.add(object, chain(error));
+        faults.add(object, error.with_causes());
     }
     check_copies(reader, faults)?;
     check_slots(reader, faults)?;
@@ -29,7 +29,7 @@ fn check_copies(reader: &Reader<'_>, faults: &mut Faults) -> Result<()> {
         match read_config(storage, &name) {
             Ok(config) if config == reader.repo().config => {}
             Ok(_) => drop(faults.add(&name, "it describes another repository")),
-            Err(error) if is_damage(&error) => drop(faults.add(&name, chain(&error))),
+            Err(error) if is_damage(&error) => drop(faults.add(&name, error.with_causes())),
             Err(error) => return Err(error),
         }
     }
@@ -53,7 +53,7 @@ fn check_announcements(reader: &Reader<'_>, faults: &mut Faults) -> Result<()> {
         let opened = repo.storage.get(&object.name).context(what);
         match opened.and_then(|stored| repo.open_record(RecordKind::Session, &object.name, &stored)) {
             Ok(_) => {}
-            Err(error) if is_damage(&error) => drop(faults.add(&object.name, chain(&error))),
+            Err(error) if is_damage(&error) => drop(faults.add(&object.name, error.with_causes())),
             Err(error) => return Err(error),
         }
     }
@@ -91,7 +91,7 @@ fn check_commits(reader: &Reader<'_>, faults: &mut Faults) -> Result<()> {
             Ok(loaded) if loaded.header.hash == header.hash => {}
             Ok(_) => drop(faults.add(&name, "it is not the commit that was read before: it was replaced")),
             Err(error) if is_damage(&error) => {
-                faults.add(&name, chain(&error));
+                faults.add(&name, error.with_causes());
             }
             Err(error) => return Err(error),
         }
@@ -104,7 +104,7 @@ fn check_commits(reader: &Reader<'_>, faults: &mut Faults) -> Result<()> {
             match repo.load_segment(segment, header) {
                 Ok(_) => {}
                 Err(error) if is_damage(&error) => {
-                    faults.add(&format!("index/{segment}"), chain(&error));
+                    faults.add(&format!("index/{segment}"), error.with_causes());
                 }
                 Err(error) => return Err(error),
             }

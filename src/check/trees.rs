@@ -171,7 +171,7 @@ impl<'a, 'r> Walk<'a, 'r> {
         if error.kind() != Kind::Damaged {
             return Err(error);
         }
-        let fault = self.faults.add(&format!("nodes of `{path}`"), super::chain(&error));
+        let fault = self.faults.add(&format!("nodes of `{path}`"), error.with_causes());
         self.faults.affects(fault, snapshot, path);
         Ok(())
     }

@@ -12,7 +12,7 @@ use serde_json::json;
 
 use super::args::{Cli, Global, Verb};
 use super::console::{Console, Progress, Style, Work};
-use super::fail::{Fail, Result, usage, with_causes};
+use super::fail::{Fail, Result, usage};
 use super::out::Out;
 use super::{Context, OnInterrupt, Prompt, text};
 use crate::error::{Error, Kind};
@@ -129,7 +129,7 @@ impl App {
             Fail::Output(error) => Error::new(Kind::Failed, "the result was not written").because(error),
         };
         if self.global.json {
-            let mut line = json!({ "message_type": "exit_error", "code": code, "message": with_causes(&error) });
+            let mut line = json!({ "message_type": "exit_error", "code": code, "message": error.with_causes() });
             if let Some(hint) = error.hint_text() {
                 line["hint"] = json!(hint);
             }
@@ -199,7 +199,7 @@ impl App {
     /// Says what of the repository cannot be read and so counts as absent.
     pub(super) fn tell_faults(&self, reader: &Reader<'_>) {
         for (object, error) in reader.faults() {
-            let message = format!("`{object}` is not used: {}", with_causes(error));
+            let message = format!("`{object}` is not used: {}", error.with_causes());
             self.console.remark(Severity::Warning, &message);
         }
     }

@@ -47,15 +47,3 @@ impl Fail {
 pub(super) fn usage(what: impl Into<String>) -> Error {
     Error::new(Kind::Usage, what)
 }
-
-/// An error and its causes on one line.
-pub(super) fn with_causes(error: &Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = std::error::Error::source(error);
-    while let Some(error) = cause {
-        text.push_str(": ");
-        text.push_str(&error.to_string());
-        cause = error.source();
-    }
-    text
-}

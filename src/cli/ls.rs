@@ -4,7 +4,7 @@ use serde_json::{Value, json};
 
 use super::app::App;
 use super::args::LsArgs;
-use super::fail::{Fail, Result, usage, with_causes};
+use super::fail::{Fail, Result, usage};
 use super::{choose, json as objects, place, text};
 use crate::error::{Error, Kind};
 use crate::format::tree::{Detail, Entry, EntryKind};
@@ -43,7 +43,7 @@ pub(super) fn run(app: &App, args: &LsArgs) -> Result<()> {
                 Err(error) if error.kind() == Kind::Damaged => {
                     unread += 1;
                     app.console
-                        .remark(Severity::Error, &format!("`{path}` is not listed in full: {}", with_causes(&error)));
+                        .remark(Severity::Error, &format!("`{path}` is not listed in full: {}", error.with_causes()));
                     Ok(())
                 }
                 Err(error) => return Err(error),

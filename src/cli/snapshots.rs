@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 
 use super::app::App;
 use super::args::{GroupBy, SnapshotsArgs};
-use super::fail::{Fail, Result, with_causes};
+use super::fail::{Fail, Result};
 use super::text::{Side, Table};
 use super::{choose, json as objects, place, text};
 use crate::error::{Error, Kind};
@@ -59,7 +59,7 @@ pub(super) fn run(app: &App, args: &SnapshotsArgs) -> Result<()> {
     let (mut found, faults) = reader.snapshots(&filter)?;
     for (id, error) in &faults {
         app.console
-            .remark(Severity::Error, &format!("snapshot `{}` is not listed: {}", id.short(), with_causes(error)));
+            .remark(Severity::Error, &format!("snapshot `{}` is not listed: {}", id.short(), error.with_causes()));
     }
     if let Some(latest) = args.latest {
         let usual = [GroupBy::Host, GroupBy::Paths];

@@ -146,14 +146,15 @@ impl Repository {
             root_verifying: config.root_verifying,
             seed: root.seed().clone(),
         });
-        let repository = Self::with_credential(storage, world, config, Arc::new(root), local)?;
+        let access = AccessList::load(&*storage, &config)?;
+        let repository = Self::with_credential(storage, world, config, access, Arc::new(root), local)?;
         Ok((repository, file))
     }
 
     /// Unlocks a repository.
     pub fn open(storage: Arc<dyn Storage>, world: World, secret: &Secret, local: Local) -> Result<Self> {
         let config = load_config(&*storage)?;
-        let credential = match secret {
+        match secret {
             Secret::KeyFile(file) if file.repo != config.repo => {
                 return Err(Error::new(
                     Kind::WrongKey,
@@ -174,23 +175,24 @@ impl Repository {
                     ),
                 ));
             }
+            _ => {}
+        }
+        let access = AccessList::load(&*storage, &config)?;
+        let credential = match secret {
             Secret::KeyFile(file) => file.credential(),
-            Secret::Password(password) => {
-                let access = AccessList::load(&*storage, &config)?;
-                unlock(&*storage, &config, &access, password)?
-            }
+            Secret::Password(password) => unlock(&*storage, &config, &access, password)?,
         };
-        Self::with_credential(storage, world, config, Arc::new(credential), local)
+        Self::with_credential(storage, world, config, access, Arc::new(credential), local)
     }
 
     fn with_credential(
         storage: Arc<dyn Storage>,
         world: World,
         config: Config,
+        access: AccessList,
         credential: Arc<Credential>,
         local: Local,
     ) -> Result<Self> {
-        let access = AccessList::load(&*storage, &config)?;
         let keys = Keys::open(config.repo, credential, &access)?;
         let cache = local.cache.map(|cache| cache_directory(&cache, &config.repo, &storage.place()));
         Ok(Self { storage, world, config, access, keys, cache })

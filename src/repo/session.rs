@@ -5,7 +5,6 @@
 //! commits before it looks for flags, so a collector that flagged earlier is seen. Only when
 //! the last look finds nothing has a snapshot been made.
 
-use std::collections::BTreeSet;
 use std::sync::{Mutex, PoisonError};
 
 use super::Repository;
@@ -59,7 +58,6 @@ pub struct Session<'r> {
     envelope: Vec<u8>,
     catalog: Catalog,
     commits: Commits,
-    counting: BTreeSet<SessionId>,
     /// By pack number: whether its chunks may be reused.
     usable: Vec<bool>,
     collections: Collections,
@@ -106,7 +104,6 @@ impl<'r> Session<'r> {
         let resolved = |session: &SessionId| {
             flags.get(session).is_none_or(|by| by.iter().all(|collection| collections.swept.contains(collection)))
         };
-        let counting: BTreeSet<_> = commits.headers.keys().copied().collect();
         let faults = repo.import_segments(&mut catalog, commits.headers.values())?;
         let stored: std::collections::HashMap<PackId, u64> = repo
             .storage
@@ -119,7 +116,9 @@ impl<'r> Session<'r> {
             .origins()
             .iter()
             .map(|origin| {
-                counting.contains(&origin.session) && resolved(&origin.session) && repo.trusts(&origin.credential)
+                commits.headers.contains_key(&origin.session)
+                    && resolved(&origin.session)
+                    && repo.trusts(&origin.credential)
             })
             .collect();
         let usable = catalog
@@ -138,7 +137,6 @@ impl<'r> Session<'r> {
             envelope,
             catalog,
             commits,
-            counting,
             usable,
             collections,
             faults,
@@ -173,7 +171,7 @@ impl<'r> Session<'r> {
 
     /// Whether a session's commit counted when this one looked.
     pub fn counts(&self, session: &SessionId) -> bool {
-        self.counting.contains(session)
+        self.commits.headers.contains_key(session)
     }
 
     /// Whether a chunk may be reused: it lies in a usable session's pack that is there, whole,

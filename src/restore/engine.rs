@@ -278,7 +278,7 @@ impl<'a, R: ReadRepo> Engine<'a, R> {
             }
             Ok(chunk) => Err(format!("chunk `{}` has {} bytes where {bytes} belong", id.short(), chunk.len())),
             Err(error) => {
-                let text = super::tally::with_causes(&error);
+                let text = error.with_causes();
                 if error.kind() == Kind::Damaged {
                     self.faults.store(0, Ordering::Relaxed);
                 } else if self.faults.fetch_add(1, Ordering::Relaxed) >= FAULTS_MAX {

@@ -132,7 +132,7 @@ impl<'m> Tally<'m> {
 
     /// Reports that `path` was not restored because its data is missing or damaged.
     pub(super) fn damaged(&self, path: TreePath, error: &Error) {
-        self.problem(&path, format!("not restored: {}", with_causes(error)));
+        self.problem(&path, format!("not restored: {}", error.with_causes()));
         let mut damaged = lock(&self.damaged);
         damaged.0 += 1;
         if damaged.1.len() < DAMAGED_NAMED_MAX {
@@ -177,16 +177,4 @@ impl<'m> Tally<'m> {
             damaged,
         }
     }
-}
-
-/// An error and its causes on one line.
-pub(super) fn with_causes(error: &Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = std::error::Error::source(error);
-    while let Some(error) = cause {
-        text.push_str(": ");
-        text.push_str(&error.to_string());
-        cause = error.source();
-    }
-    text
 }

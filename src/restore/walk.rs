@@ -14,7 +14,7 @@ use super::engine::{Engine, Link, Window};
 use super::extra;
 use super::file::{Existing, File, Files, LinkSource};
 use super::special;
-use super::tally::{Report, Tally, count, with_causes};
+use super::tally::{Report, Tally, count};
 use super::target::{DEPTH_MAX, Dir, Made, Target, file_type, look};
 use super::{Options, Overwrite, Selection};
 use crate::error::Result;
@@ -187,7 +187,7 @@ impl<'a, R: ReadRepo> Walk<'a, R> {
                 }
                 Some(Err(error)) => {
                     level.whole = false;
-                    let message = format!("some of what was in it is not restored: {}", with_causes(&error));
+                    let message = format!("some of what was in it is not restored: {}", error.with_causes());
                     self.tally().problem(&self.path, message);
                 }
                 None => self.leave(),
@@ -361,7 +361,7 @@ impl<'a, R: ReadRepo> Walk<'a, R> {
                     Some(Ok(entry)) => next = entry.name,
                     Some(Err(error)) => {
                         return tally
-                            .problem(&self.path, format!("nothing more was deleted in it: {}", with_causes(&error)));
+                            .problem(&self.path, format!("nothing more was deleted in it: {}", error.with_causes()));
                     }
                     None => break,
                 }

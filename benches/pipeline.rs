@@ -128,6 +128,8 @@ impl Scene {
             tags: vec![],
             packs: PackSettings::default(),
             threads: THREADS,
+            checkpoint_bytes: backup::CHECKPOINT_BYTES,
+            checkpoint_secs: backup::CHECKPOINT_SECS,
             force: false,
             ignore_ctime: false,
             program: "bench".into(),

@@ -5,14 +5,14 @@ use std::sync::Arc;
 use crossbeam_channel::{Receiver, Sender};
 
 use super::Options;
-use super::record::{Follower, Seen};
+use super::known::{Followers, Known, Old};
+use super::passage::Passage;
 use super::units::{Batch, FileJob, Unit};
 use crate::format::cbor::Extra;
 use crate::format::tree::{Attributes, Content, Detail, Entry, Hole, Piece, Totals, Xattr};
 use crate::id::ChunkId;
 use crate::monitor::{Monitor, Severity};
 use crate::path::{Name, TreePath};
-use crate::repo::session::Session;
 use crate::source::dir::Dir;
 use crate::source::links::LinkTable;
 use crate::source::meta::{self, Owner, Owners};
@@ -27,10 +27,6 @@ const UNIT_FILES_MAX: usize = 32;
 /// waits for it.
 const UNIT_STEPS_MAX: usize = 256;
 const _: () = assert!(UNIT_STEPS_MAX < super::STEPS_WAITING_MAX);
-
-/// Timestamps younger than this when a run began are not trusted by the next: the file may have
-/// been written again within the granularity of the clock.
-const SETTLED_SECS: i64 = 2;
 
 /// What an entry is compared with what the last run saw.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -64,10 +60,10 @@ pub(super) enum Step {
 /// The sequencer has gone.
 struct Gone;
 
-struct Driver<'a> {
-    session: &'a Session<'a>,
+struct Driver<'a, 'r> {
+    passage: &'a Passage<'r>,
     options: &'a Options,
-    follower: Follower,
+    known: Followers,
     monitor: &'a Monitor,
     steps: &'a Sender<Step>,
     units: &'a Sender<Unit>,
@@ -78,24 +74,22 @@ struct Driver<'a> {
     jobs: Vec<FileJob>,
     job_bytes: u64,
     next_unit: u64,
-    trusted_before: Option<Time>,
     problems: u64,
 }
 
 /// Walks, decides and hands on; gives the number of problems reported.
 pub(super) fn follow(
-    session: &Session<'_>,
+    passage: &Passage<'_>,
     options: &Options,
-    follower: Follower,
+    known: Followers,
     monitor: &Monitor,
     steps: &Sender<Step>,
     units: &Sender<Unit>,
 ) -> u64 {
-    let trusted_before = follower.header().map(|header| header.began.plus_secs(-SETTLED_SECS));
     let mut driver = Driver {
-        session,
+        passage,
         options,
-        follower,
+        known,
         monitor,
         steps,
         units,
@@ -105,15 +99,25 @@ pub(super) fn follow(
         jobs: Vec::new(),
         job_bytes: 0,
         next_unit: 0,
-        trusted_before,
         problems: 0,
     };
     // A sequencer that has gone has its reason, which is reported there.
     let _ = driver.run();
+    // Whatever checkpoints of earlier runs there are, this backup takes their place.
+    driver.passage.supersede(driver.known.checkpoints());
     driver.problems
 }
 
-impl Driver<'_> {
+/// What became of an entry since the parent.
+fn status(known: &Known, entry: &Entry) -> Status {
+    match &known.parent {
+        None => Status::New,
+        Some(old) if old.seen.entry == *entry => Status::Unmodified,
+        Some(_) => Status::Changed,
+    }
+}
+
+impl Driver<'_, '_> {
     fn run(&mut self) -> Result<(), Gone> {
         let mut walk = Walk::new(&self.options.roots, self.options.walk.clone());
         while let Some(event) = walk.next() {
@@ -130,7 +134,7 @@ impl Driver<'_> {
                     self.item(name, stat, dir, path)?;
                 }
                 Event::Leave { incomplete } => {
-                    let old = self.follower.leave();
+                    let old = self.known.leave();
                     self.step(Step::Leave { incomplete, old })?;
                 }
                 Event::LeftOut { path, why } => {
@@ -160,14 +164,14 @@ impl Driver<'_> {
             group: self.owners.group(stat.gid).map(str::to_owned),
             mtime: stat.mtime,
             xattrs,
-            link_group: link_group.map(|first| self.session.repo().keys.ids.link_group(first.as_bytes())),
+            link_group: link_group.map(|first| self.passage.repo().keys.ids.link_group(first.as_bytes())),
         }
     }
 
-    /// Reads extended attributes unless the last run saw the entry just as it is.
-    fn xattrs(&mut self, old: Option<&Seen>, stat: &Stat, owner: Owner<'_>, path: &TreePath) -> Vec<Xattr> {
-        if let Some(old) = old.filter(|old| self.is_untouched(old, stat)) {
-            return old.entry.attributes.xattrs.clone();
+    /// Reads extended attributes unless an earlier run saw the entry just as it is.
+    fn xattrs(&mut self, known: &Known, stat: &Stat, owner: Owner<'_>, path: &TreePath) -> Vec<Xattr> {
+        if let Some(old) = known.all().find(|old| self.is_untouched(old, stat)) {
+            return old.seen.entry.attributes.xattrs.clone();
         }
         let (xattrs, problems) = meta::xattrs(owner);
         for problem in problems {
@@ -176,49 +180,47 @@ impl Driver<'_> {
         xattrs
     }
 
-    /// Whether not even the entry's attributes were written since the last run saw it.
-    fn is_untouched(&self, old: &Seen, stat: &Stat) -> bool {
-        let settled = |time| self.trusted_before.is_some_and(|before| time < before);
+    /// Whether not even the entry's attributes were written since that run saw it.
+    fn is_untouched(&self, old: &Old, stat: &Stat) -> bool {
         !self.options.ignore_ctime
-            && old.ctime == stat.ctime
-            && old.ino == stat.ino
-            && old.entry.attributes.mtime == stat.mtime
-            && settled(stat.ctime)
-            && settled(stat.mtime)
+            && old.seen.ctime == stat.ctime
+            && old.seen.ino == stat.ino
+            && old.seen.entry.attributes.mtime == stat.mtime
+            && stat.ctime < old.settled_before
+            && stat.mtime < old.settled_before
     }
 
-    /// Whether a file's content can be taken from what the last run recorded.
-    fn is_unmodified(&self, old: &Seen, stat: &Stat) -> bool {
-        let Detail::File { size, content: Content::Inline(pieces), .. } = &old.entry.detail else { return false };
-        let by_size_and_mtime = || {
-            self.options.ignore_ctime
-                && old.entry.attributes.mtime == stat.mtime
-                && self.trusted_before.is_some_and(|before| stat.mtime < before)
-        };
+    /// Whether a file's content can be taken from what that run recorded.
+    fn is_unmodified(&self, old: &Old, stat: &Stat) -> bool {
+        let entry = &old.seen.entry;
+        let Detail::File { size, content: Content::Inline(pieces), .. } = &entry.detail else { return false };
+        let by_size_and_mtime =
+            || self.options.ignore_ctime && entry.attributes.mtime == stat.mtime && stat.mtime < old.settled_before;
+        let session = self.passage.session();
         *size == stat.size
             && (self.is_untouched(old, stat) || by_size_and_mtime())
             && pieces.iter().all(|piece| match piece {
                 // W4: every chunk the snapshot will name is looked for, those of unchanged files too.
-                Piece::Chunk { id, .. } => self.session.may_reuse(id),
+                Piece::Chunk { id, .. } => session.may_reuse(id),
                 Piece::Zeros { .. } => true,
             })
     }
 
     fn enter(&mut self, name: Option<Name>, stat: &Stat, dir: &Arc<Dir>, path: &TreePath) -> Result<(), Gone> {
-        let old = self.follower.enter(name.as_ref());
-        let xattrs = self.xattrs(old.as_ref(), stat, Owner::Directory(dir), path);
+        let known = self.known.enter(name.as_ref());
+        let xattrs = self.xattrs(&known, stat, Owner::Directory(dir), path);
         let attributes = self.attributes(stat, path, xattrs);
         let id = ChunkId::from_bytes([0; 32]);
         let detail = Detail::Directory { id, level: 0, totals: Totals::default(), incomplete: false };
         let entry = Entry { name, attributes, detail, extra: Extra::default() };
         let fresh = Fresh { entry, ctime: stat.ctime, ino: stat.ino };
-        self.step(Step::Enter { fresh, known: old.is_some() })
+        self.step(Step::Enter { fresh, known: known.parent.is_some() })
     }
 
     fn item(&mut self, name: Name, stat: Stat, dir: Arc<Dir>, path: TreePath) -> Result<(), Gone> {
-        let old = self.follower.item(&name);
+        let known = self.known.item(&name);
         let detail = match stat.kind {
-            Kind::File => return self.file(name, stat, dir, path, old),
+            Kind::File => return self.file(name, stat, dir, path, known),
             Kind::Socket => {
                 self.monitor.problem(Severity::Note, path.to_string(), "skipped: it is a socket");
                 return Ok(());
@@ -242,26 +244,23 @@ impl Driver<'_> {
             // The walk enters directories.
             Kind::Directory => return Ok(()),
         };
-        let xattrs = self.xattrs(old.as_ref(), &stat, Owner::Named(&dir, &name), &path);
+        let xattrs = self.xattrs(&known, &stat, Owner::Named(&dir, &name), &path);
         let attributes = self.attributes(&stat, &path, xattrs);
         let entry = Entry { name: Some(name), attributes, detail, extra: Extra::default() };
-        let status = match &old {
-            None => Status::New,
-            Some(old) if old.entry == entry => Status::Unmodified,
-            Some(_) => Status::Changed,
-        };
+        let status = status(&known, &entry);
         self.step(Step::Ready { fresh: Fresh { entry, ctime: stat.ctime, ino: stat.ino }, status })
     }
 
-    fn file(&mut self, name: Name, stat: Stat, dir: Arc<Dir>, path: TreePath, old: Option<Seen>) -> Result<(), Gone> {
-        let known = old.is_some();
-        if let Some(old) = old.filter(|old| self.is_unmodified(old, &stat)) {
-            let xattrs = self.xattrs(Some(&old), &stat, Owner::Named(&dir, &name), &path);
+    fn file(&mut self, name: Name, stat: Stat, dir: Arc<Dir>, path: TreePath, known: Known) -> Result<(), Gone> {
+        if let Some(old) = known.all().find(|old| self.is_unmodified(old, &stat)) {
+            let detail = old.seen.entry.detail.clone();
+            let xattrs = self.xattrs(&known, &stat, Owner::Named(&dir, &name), &path);
             let attributes = self.attributes(&stat, &path, xattrs);
-            let status = if attributes == old.entry.attributes { Status::Unmodified } else { Status::Changed };
-            let entry = Entry { name: Some(name), attributes, detail: old.entry.detail, extra: Extra::default() };
+            let entry = Entry { name: Some(name), attributes, detail, extra: Extra::default() };
+            let status = status(&known, &entry);
             return self.step(Step::Ready { fresh: Fresh { entry, ctime: stat.ctime, ino: stat.ino }, status });
         }
+        let known = known.parent.is_some();
         // Extended attributes and content come from the open file.
         let attributes = self.attributes(&stat, &path, Vec::new());
         let detail = Detail::File { size: 0, content: Content::Inline(Vec::new()), holes: Vec::<Hole>::new() };

@@ -4,9 +4,15 @@
 //! says what is to be done with each entry, `units` reads the files that changed, and
 //! `sequence`, alone and in walk order, looks chunks up, claims new ones, builds the tree and
 //! feeds the pack writer. So no chunk is stored twice, neighbours stay neighbours, and the same
-//! input makes the same repository. `record` is what the next run compares with.
+//! input makes the same repository. `passage` is the way through one session or, with checkpoints,
+//! several. On this machine `record` keeps what was seen, for `known` to find in the next run, and
+//! `journal` what a session has stored until it commits; both are files of `blocks`.
 
+mod blocks;
 mod follow;
+mod journal;
+mod known;
+mod passage;
 mod record;
 mod sequence;
 mod units;
@@ -14,20 +20,28 @@ mod units;
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use known::Followers;
+use passage::Passage;
+use record::{Place, RecordWriter};
+use sequence::{Halt, Sequencer};
+
 use crate::chunk::cut::{Cutter, Parameters};
 use crate::error::{Context, Error, Kind, Result};
-use crate::format::cbor::Extra;
 use crate::format::session::{CommitKind, Snapshot};
 use crate::id::{SessionId, hex};
 use crate::monitor::{Monitor, Severity};
 use crate::path::TreePath;
 use crate::repo::Repository;
 use crate::repo::pack_writer::PackSettings;
-use crate::repo::session::{Outcome, Session};
+use crate::repo::session::Outcome;
 use crate::source::walk::WalkOptions;
 
 /// A backup is begun anew at most this often when collectors get in its way.
-const ATTEMPTS_MAX: u32 = 3;
+const ATTEMPTS_MAX: u32 = 5;
+/// Stored bytes from one checkpoint to the next, unless told otherwise.
+pub const CHECKPOINT_BYTES: u64 = 4 << 30;
+/// Seconds from one checkpoint to the next.
+pub const CHECKPOINT_SECS: i64 = 300;
 
 /// What to back up and how.
 #[derive(Clone)]
@@ -46,6 +60,10 @@ pub struct Options {
     pub packs: PackSettings,
     /// Reader threads.
     pub threads: usize,
+    /// A checkpoint is committed when this much was stored since the last …
+    pub checkpoint_bytes: u64,
+    /// … or anything, and this long ago.
+    pub checkpoint_secs: i64,
     /// Read every file, whatever the last run saw.
     pub force: bool,
     /// Tell a changed file by size and mtime alone.
@@ -72,58 +90,59 @@ pub struct Report {
 }
 
 /// Makes a snapshot. It is durable, and no collector can take it back, when this returns.
+///
+/// When it is stopped, by the monitor, a failure or a kill, what it has stored so far is kept, and
+/// the next run with the same roots neither reads nor stores it again.
 pub fn run(repo: &Repository, options: &Options, monitor: &Monitor) -> Result<Report> {
     if options.roots.is_empty() {
         return Err(Error::new(Kind::Usage, "no snapshot was made: there is nothing to back up"));
     }
+    let place = record_place(repo, options);
     let mut superseded = Vec::new();
     for _ in 0..ATTEMPTS_MAX {
-        let (report, outcome) = attempt(repo, options, monitor, &superseded)?;
-        match outcome {
-            Outcome::Made => return Ok(report),
-            // A collector asked before the commit was there and may declare the session void.
-            // Nothing has been said yet; a new session re-checks everything.
-            Outcome::Flagged => superseded.push(report.id),
+        if let Some(place) = &place {
+            superseded.extend(passage::take_up(repo, place)?);
+        }
+        let passage = Passage::begin(repo, options, monitor, place.clone(), superseded)?;
+        match attempt(passage, options, monitor, place.as_ref())? {
+            Attempt::Made(report) => return Ok(*report),
+            Attempt::BeginAnew(committed) => superseded = committed,
         }
     }
     Err(Error::new(Kind::Failed, format!("no snapshot was made: a collector interfered {ATTEMPTS_MAX} times"))
         .hint("run the backup again once `esker prune` has finished"))
 }
 
-fn attempt(
-    repo: &Repository,
-    options: &Options,
-    monitor: &Monitor,
-    superseded: &[SessionId],
-) -> Result<(Report, Outcome)> {
-    let began = repo.world.now();
-    let session = Session::begin(repo)?;
-    for (object, error) in session.faults() {
-        monitor.problem(Severity::Warning, object.as_str(), format!("not used: {error}"));
-    }
-    let path = record_path(repo, options);
-    let record_key = repo.keys.credential.private_key();
-    let mut follower = match &path {
-        Some(path) if !options.force => record::Follower::open(path, &record_key),
-        _ => record::Follower::none(),
+/// What came of one walk.
+enum Attempt {
+    Made(Box<Report>),
+    /// A collector has taken something back, or asked before the commit was there and may call
+    /// the session void. Nothing has been said yet; a new session checks everything again. These
+    /// are the sessions it will take the place of.
+    BeginAnew(Vec<SessionId>),
+}
+
+fn attempt(mut passage: Passage<'_>, options: &Options, monitor: &Monitor, place: Option<&Place>) -> Result<Attempt> {
+    let repo = passage.repo();
+    let mut known = match place {
+        Some(place) if !options.force => Followers::open(place),
+        _ => Followers::none(),
     };
-    // What a snapshot that does not count any more saw proves nothing.
-    if follower.header().is_some_and(|header| !session.counts(&header.session)) {
-        follower = record::Follower::none();
+    let first = passage.session();
+    // What a snapshot that does not count any more saw is no parent.
+    if known.parent().is_some_and(|header| !first.counts(&header.session)) {
+        known.forget_parent();
     }
-    let parent = follower.header().map(|header| header.session);
-    let header = record::Header { session: session.id(), began };
-    let record = match &path {
-        Some(path) => match record::RecordWriter::create(path, &record_key, &repo.world, header) {
-            Ok(writer) => Some(writer),
-            Err(error) => {
-                let message = format!("the next backup will read every file again: {error}");
-                monitor.problem(Severity::Warning, path.display().to_string(), message);
-                None
-            }
-        },
-        None => None,
-    };
+    passage.set_parent(known.parent().map(|header| header.session));
+    let passage = passage;
+    let record = place.and_then(|place| match begin_record(place, &passage) {
+        Ok(writer) => Some(writer),
+        Err(error) => {
+            let message = format!("the next backup will read every file again: {error}");
+            monitor.problem(Severity::Warning, place.path.display().to_string(), message);
+            None
+        }
+    });
     let chunker = &repo.config.chunker;
     let parameters =
         Parameters { min_bytes: chunker.min_bytes, avg_bytes: chunker.avg_bytes, max_bytes: chunker.max_bytes };
@@ -132,7 +151,7 @@ fn attempt(
     let permits = units::Permits::new(MEMORY_BATCHES);
     let (steps_in, steps) = crossbeam_channel::bounded(STEPS_WAITING_MAX);
     let (units_in, units_out) = crossbeam_channel::bounded(UNITS_WAITING_MAX);
-    let done = std::thread::scope(|scope| {
+    let sequenced = std::thread::scope(|scope| {
         let threads: Vec<_> = (0..options.threads.max(1))
             .map(|_| {
                 let (units, cutter, permits) = (units_out.clone(), cutter.clone(), permits.clone());
@@ -140,9 +159,9 @@ fn attempt(
             })
             .collect();
         drop(units_out);
-        let session_ref = &session;
-        let driver = scope.spawn(move || follow::follow(session_ref, options, follower, monitor, &steps_in, &units_in));
-        let mut sequencer = sequence::Sequencer::new(&session, options, monitor, record, &permits);
+        let passage = &passage;
+        let driver = scope.spawn(move || follow::follow(passage, options, known, monitor, &steps_in, &units_in));
+        let mut sequencer = Sequencer::new(passage, options, monitor, record, &permits);
         let result = sequencer.run(&steps);
         // On failure everyone who waits for us is told that nobody comes.
         drop(steps);
@@ -153,45 +172,41 @@ fn attempt(
         }
         let root = result?;
         let problems = problems.map_err(|_| Error::new(Kind::Failed, "no snapshot was made: the walk stopped"))?;
-        if monitor.stopping() {
-            return Err(Error::new(Kind::Interrupted, "no snapshot was made: interrupted"));
-        }
-        sequencer.finish(root, problems)
+        Ok(sequencer.finish(root, problems)?)
     });
-    let (sequenced, root, mut summary, problems) = done?;
-    let now = repo.world.now();
-    let millis = (i128::from(now.secs) - i128::from(began.secs)) * 1000
-        + (i128::from(now.nanos) - i128::from(began.nanos)) / 1_000_000;
-    summary.duration_ms = u64::try_from(millis).unwrap_or(0);
-    let mut paths: Vec<_> = options.roots.iter().map(|root| root.as_bytes().to_vec()).collect();
-    paths.sort();
-    let mut tags = options.tags.clone();
-    tags.sort();
-    tags.dedup();
-    let snapshot = Snapshot {
-        time: began,
-        hostname: options.hostname.clone(),
-        username: options.username.clone(),
-        uid: rustix::process::geteuid().as_raw(),
-        gid: rustix::process::getegid().as_raw(),
-        paths,
-        tags,
-        parent,
-        root,
-        summary,
-        program: options.program.clone(),
-        extra: Extra::default(),
+    let mut sequenced = match sequenced {
+        Ok(sequenced) => sequenced,
+        Err(Halt::Failed(error)) => return Err(error),
+        Err(Halt::BeginAnew) => return Ok(Attempt::BeginAnew(passage.superseded())),
+        Err(Halt::Stopped { kept }) => {
+            let error = Error::new(Kind::Interrupted, "no snapshot was made: interrupted");
+            return Err(match kept {
+                true => error.hint("what was stored is kept for a week: the same command goes on from there"),
+                false => error,
+            });
+        }
     };
-    let (packs, record) = sequenced.close(&snapshot)?;
-    let outcome = session.commit(CommitKind::Snapshot, packs, Some(&snapshot), superseded.to_vec())?;
-    if outcome == Outcome::Made
-        && let Some(record) = record
-        && let Err(error) = record.finish()
+    let snapshot = passage.snapshot(sequenced.root.clone(), sequenced.summary);
+    let id = passage.session().id();
+    let packs = sequenced.close(&snapshot)?;
+    if passage.commit(CommitKind::Snapshot, packs, &snapshot)? == Outcome::Flagged {
+        return Ok(Attempt::BeginAnew(passage.superseded()));
+    }
+    if let Some(Err(error)) =
+        sequenced.record.take().map(|record| record.finish(id, record::hash_of_root(&snapshot.root)))
     {
         let message = format!("the next backup will read every file again: {error}");
         monitor.problem(Severity::Warning, "change record", message);
     }
-    Ok((Report { id: session.id(), snapshot, problems }, outcome))
+    Ok(Attempt::Made(Box::new(Report { id, snapshot, problems: sequenced.problems })))
+}
+
+/// Begins this run's change record with the checkpoints it rests on.
+fn begin_record(place: &Place, passage: &Passage<'_>) -> std::io::Result<RecordWriter> {
+    let session = passage.session().id();
+    let mut record = RecordWriter::create(place, &passage.repo().world, session, passage.began())?;
+    passage.superseded().into_iter().try_for_each(|session| record.checkpoint(session))?;
+    Ok(record)
 }
 
 /// Batches of about a mebibyte in memory at once.
@@ -202,7 +217,7 @@ const STEPS_WAITING_MAX: usize = 1024;
 const UNITS_WAITING_MAX: usize = 8;
 
 /// Where the change record of this backup set is: one for each host and set of roots.
-fn record_path(repo: &Repository, options: &Options) -> Option<PathBuf> {
+fn record_place(repo: &Repository, options: &Options) -> Option<Place> {
     let mut hasher = blake3::Hasher::new_derive_key("esker v1 backup set");
     let mut part = |bytes: &[u8]| {
         hasher.update(&(bytes.len() as u64).to_le_bytes());
@@ -213,8 +228,9 @@ fn record_path(repo: &Repository, options: &Options) -> Option<PathBuf> {
     let mut roots = options.roots.clone();
     roots.sort();
     roots.iter().for_each(|root| part(root.as_bytes()));
-    let name = hex(&hasher.finalize().as_bytes()[..16]);
-    Some(repo.cache_directory()?.join("records").join(name))
+    let set = *hasher.finalize().as_bytes().first_chunk().expect("a hash has 32 bytes");
+    let path = repo.cache_directory()?.join("records").join(hex(&set));
+    Some(Place { path, key: repo.keys.credential.private_key(), set })
 }
 
 /// Resolves the paths a user gave; those that are not there come back with the reason.

@@ -1,37 +1,81 @@
-//! The change record: what the last backup of a set saw, kept on this machine.
+//! The change record: what backups of a set saw, kept on this machine.
 //!
 //! One file per backup set holds the tree in walk order with what tells whether a file changed
 //! (size, mtime, ctime, inode) and the chunks it had. The next run reads it beside its walk and
-//! opens only files that differ. It is sealed under a key of the credential, so that a writer,
-//! who cannot read the repository's trees, still makes increments.
+//! opens only files that differ. A run writes its record from the start; one that was stopped
+//! leaves it unfinished, and the next run follows that one as far as it goes, and the last
+//! finished one as well: so a file that was read is not read again. A writer, who cannot read the
+//! repository's trees, still makes increments.
 //!
-//! It is a cache: one that is missing, damaged or of another credential means that files are
-//! read again, nothing else. Nothing in it is believed without authentication, and a chunk it
-//! names is used only after the index was asked for it.
-//!
-//! File: `magic || salt || commitment || block…`, each block `length u32 || nonce || ciphertext
-//! || tag` with its ordinal and whether it is the last as associated data, its text compressed.
+//! The files are [`super::blocks`]: a cache. A row says what a file was when it was read, which
+//! stays true whatever became of that run; a chunk it names is used only after the index was asked
+//! for it.
 
-use std::fs::File;
-use std::io::{self, BufReader, Read, Write};
-use std::path::{Path, PathBuf};
+use std::fs::{File, OpenOptions};
+use std::io;
+use std::path::PathBuf;
 
 use minicbor::Decoder;
 
+use super::blocks::{BlockReader, BlockWriter, Subject, broken, claim};
 use crate::chunk::compress::{Compression, Compressor, Decompressor, Level};
 use crate::crypto::key::SecretKey;
-use crate::crypto::seal;
 use crate::format::cbor::{self, Record};
 use crate::format::tree::Entry;
 use crate::id::{ChunkId, SessionId};
-use crate::path::Name;
 use crate::world::{Time, World};
 
-const MAGIC: [u8; 8] = *b"ESKCHG\x00\x01";
 const BLOCK_BYTES_TARGET: usize = 256 << 10;
-/// The longest block that is read back; one file of a terabyte has a row of 600 MB.
-const BLOCK_BYTES_MAX: usize = 1 << 30;
+/// The longest block once it is decompressed.
+const BLOCK_PLAIN_BYTES_MAX: usize = 1 << 30;
 const PURPOSE: &str = "change record";
+/// Marks of blocks.
+const ROWS: u8 = 0;
+const LAST: u8 = 1;
+const HEAD: u8 = 2;
+/// Unfinished records that are followed; older ones are removed.
+pub(super) const UNFINISHED_MAX: usize = 8;
+
+/// Where a backup set's records are, and who may read them.
+#[derive(Debug, Clone)]
+pub(super) struct Place {
+    /// The finished record.
+    pub(super) path: PathBuf,
+    /// A key only the credential has.
+    pub(super) key: SecretKey,
+    /// The backup set.
+    pub(super) set: [u8; 16],
+}
+
+impl Place {
+    fn subject(&self) -> Subject {
+        Subject { magic: *b"ESKCHG\x00\x02", purpose: PURPOSE, about: self.set.to_vec() }
+    }
+
+    /// The name of a file of this set that is of one session.
+    pub(super) fn beside(&self, what: &str, session: &SessionId) -> PathBuf {
+        self.path.with_extension(format!("{what}-{session}"))
+    }
+
+    /// The files of this set whose names say they are such, and of which session.
+    pub(super) fn files(&self, what: &str) -> Vec<(PathBuf, SessionId)> {
+        let (Some(folder), Some(name)) = (self.path.parent(), self.path.file_name().and_then(|name| name.to_str()))
+        else {
+            return Vec::new();
+        };
+        let prefix = format!("{name}.{what}-");
+        // Without a list there is nothing to follow: more is read again.
+        let entries = std::fs::read_dir(folder).into_iter().flatten().flatten();
+        let mut found: Vec<_> = entries
+            .filter_map(|entry| {
+                let session = entry.file_name().to_str()?.strip_prefix(&prefix)?.parse().ok()?;
+                Some((entry.path(), session))
+            })
+            .collect();
+        found.sort();
+        found
+    }
+}
 
 /// What a run recorded about an entry besides the entry itself.
 #[derive(Debug, Clone, PartialEq)]
@@ -53,15 +97,53 @@ pub(super) enum Row {
     Item(Seen),
     /// The directory ends; the root node it had.
     Leave { id: ChunkId, level: u64 },
+    /// What was stored so far was committed by this session.
+    Checkpoint(SessionId),
 }
 
 /// Which run wrote the record.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(super) struct Header {
-    /// The snapshot it made.
+    /// The session it began with; of a finished run, the snapshot it made.
     pub(super) session: SessionId,
     /// When the run began.
     pub(super) began: Time,
+    /// Of a finished run, [`hash_of_root`] of its snapshot.
+    pub(super) root: Option<[u8; 32]>,
+}
+
+const HEADER_BYTES: usize = 61;
+
+impl Header {
+    fn encode(&self) -> [u8; HEADER_BYTES] {
+        let mut bytes = [0; HEADER_BYTES];
+        bytes[..16].copy_from_slice(self.session.as_bytes());
+        bytes[16..24].copy_from_slice(&self.began.secs.to_le_bytes());
+        bytes[24..28].copy_from_slice(&self.began.nanos.to_le_bytes());
+        if let Some(root) = &self.root {
+            bytes[28] = 1;
+            bytes[29..].copy_from_slice(root);
+        }
+        bytes
+    }
+
+    fn decode(bytes: &[u8]) -> Option<Self> {
+        let bytes: &[u8; HEADER_BYTES] = bytes.try_into().ok()?;
+        let (session, rest) = bytes.split_first_chunk::<16>()?;
+        let (secs, rest) = rest.split_first_chunk::<8>()?;
+        let (nanos, rest) = rest.split_first_chunk::<4>()?;
+        let (finished, root) = rest.split_first()?;
+        Some(Self {
+            session: SessionId::from_bytes(*session),
+            began: Time { secs: i64::from_le_bytes(*secs), nanos: u32::from_le_bytes(*nanos) },
+            root: if *finished == 1 { Some(root.try_into().ok()?) } else { None },
+        })
+    }
+}
+
+/// What tells whether two snapshots have the same tree.
+pub(super) fn hash_of_root(root: &Entry) -> [u8; 32] {
+    *blake3::hash(&cbor::encode(root)).as_bytes()
 }
 
 impl Row {
@@ -81,6 +163,10 @@ impl Row {
                 cbor::push_bytes(out, id.as_bytes());
                 cbor::push_u64(out, *level);
             }
+            Self::Checkpoint(session) => {
+                cbor::push_u64(out, 4);
+                cbor::push_bytes(out, session.as_bytes());
+            }
         }
     }
 
@@ -91,6 +177,9 @@ impl Row {
             let id = ChunkId::from_bytes(cbor::read_array(WHAT, decoder)?);
             return Ok(Self::Leave { id, level: cbor::read_u64(WHAT, decoder)? });
         }
+        if tag == 4 {
+            return Ok(Self::Checkpoint(SessionId::from_bytes(cbor::read_array(WHAT, decoder)?)));
+        }
         let secs = cbor::read_u64(WHAT, decoder)?.cast_signed();
         let nanos = cbor::read_u64(WHAT, decoder)?;
         let ctime = Time { secs, nanos: u32::try_from(nanos).unwrap_or(u32::MAX) };
@@ -100,382 +189,121 @@ impl Row {
     }
 }
 
-/// Writes a record beside the one it will take the place of.
+/// Writes a run's record. Until it is finished it stands beside the finished one; dropped, it
+/// stays there for the next run.
 pub(super) struct RecordWriter {
-    path: PathBuf,
+    place: Place,
     temporary: PathBuf,
-    file: File,
-    key: SecretKey,
-    world: World,
+    blocks: BlockWriter,
+    header: Header,
     compressor: Compressor,
-    block: Vec<u8>,
-    ordinal: u64,
+    rows: Vec<u8>,
 }
 
 impl RecordWriter {
-    pub(super) fn create(path: &Path, parent_key: &SecretKey, world: &World, header: Header) -> io::Result<Self> {
-        if let Some(folder) = path.parent() {
+    pub(super) fn create(place: &Place, world: &World, session: SessionId, began: Time) -> io::Result<Self> {
+        if let Some(folder) = place.path.parent() {
             std::fs::create_dir_all(folder)?;
         }
-        let temporary = path.with_extension(format!("new-{}", header.session));
-        let mut file = File::create(&temporary)?;
-        let salt: [u8; 32] = world.random();
-        let key = parent_key.derive_salted(&salt, PURPOSE);
-        file.write_all(&[&MAGIC[..], &salt, &key.commitment].concat())?;
-        let mut writer = Self {
-            path: path.to_owned(),
-            temporary,
-            file,
-            key: key.key,
-            world: world.clone(),
-            compressor: Compressor::without_verification(Level::Number(1)),
-            block: Vec::new(),
-            ordinal: 0,
-        };
-        cbor::push_bytes(&mut writer.block, header.session.as_bytes());
-        cbor::push_u64(&mut writer.block, header.began.secs.cast_unsigned());
-        cbor::push_u64(&mut writer.block, u64::from(header.began.nanos));
-        Ok(writer)
+        let temporary = place.beside("new", &session);
+        let file = OpenOptions::new().read(true).write(true).create(true).truncate(true).open(&temporary)?;
+        claim(&file);
+        let header = Header { session, began, root: None };
+        let mut blocks = BlockWriter::begin(file, &place.key, world, place.subject())?;
+        blocks.push(HEAD, &header.encode())?;
+        let compressor = Compressor::without_verification(Level::Number(1));
+        Ok(Self { place: place.clone(), temporary, blocks, header, compressor, rows: Vec::new() })
     }
 
     pub(super) fn push(&mut self, row: &Row) -> io::Result<()> {
-        row.encode_into(&mut self.block);
-        if self.block.len() >= BLOCK_BYTES_TARGET { self.flush(false) } else { Ok(()) }
+        row.encode_into(&mut self.rows);
+        if self.rows.len() >= BLOCK_BYTES_TARGET { self.flush(ROWS) } else { Ok(()) }
     }
 
-    fn flush(&mut self, last: bool) -> io::Result<()> {
-        let mut text = std::mem::take(&mut self.block);
+    /// Notes that what was stored so far is committed; the next run learns of it even if this one
+    /// is killed at once.
+    pub(super) fn checkpoint(&mut self, session: SessionId) -> io::Result<()> {
+        Row::Checkpoint(session).encode_into(&mut self.rows);
+        self.flush(ROWS)
+    }
+
+    fn flush(&mut self, mark: u8) -> io::Result<()> {
+        let mut text = std::mem::take(&mut self.rows);
         let plain_bytes = u32::try_from(text.len()).map_err(io::Error::other)?;
-        let nonce = seal::hedged_nonce(&self.world.random(), self.ordinal, blake3::hash(&text).as_bytes());
         let compression = self.compressor.compress_in_place(&mut text).compression();
         let mut plain = plain_bytes.to_le_bytes().to_vec();
         plain.push(compression as u8);
         plain.extend_from_slice(&text);
-        let mut sealed = Vec::new();
-        seal::seal_into(&self.key, nonce, &block_aad(self.ordinal, last), &plain, &mut sealed);
-        let length = u32::try_from(sealed.len()).map_err(io::Error::other)?;
-        self.file.write_all(&length.to_le_bytes())?;
-        self.file.write_all(&sealed)?;
-        self.ordinal += 1;
-        Ok(())
+        self.blocks.push(mark, &plain)
     }
 
-    /// Puts the record in the place of the last one. Not synced: a record that a power loss
-    /// tore does not authenticate, and is a cache anyway.
-    pub(super) fn finish(mut self) -> io::Result<()> {
-        self.flush(true)?;
-        Ok(rustix::fs::rename(&self.temporary, &self.path)?)
+    /// Puts the record of the run that made this snapshot in the place of the last one, and
+    /// removes those of stopped runs. Not synced: a record that a power loss tore does not
+    /// authenticate, and is a cache anyway.
+    pub(super) fn finish(mut self, session: SessionId, root: [u8; 32]) -> io::Result<()> {
+        self.flush(LAST)?;
+        self.header = Header { session, root: Some(root), ..self.header };
+        self.blocks.replace_first(HEAD, &self.header.encode())?;
+        rustix::fs::rename(&self.temporary, &self.place.path)?;
+        for (path, _) in self.place.files("new") {
+            // Those of runs at work are theirs.
+            if File::open(&path).is_ok_and(|file| claim(&file)) {
+                let _ = std::fs::remove_file(path);
+            }
+        }
+        Ok(())
     }
 }
 
 impl Drop for RecordWriter {
     fn drop(&mut self) {
-        // Gone already when it was finished.
-        let _ = std::fs::remove_file(&self.temporary);
+        // What was seen up to here helps the next run; without it that run does more.
+        if !self.rows.is_empty() {
+            let _ = self.flush(ROWS);
+        }
     }
-}
-
-fn block_aad(ordinal: u64, last: bool) -> Vec<u8> {
-    let mut aad = PURPOSE.as_bytes().to_vec();
-    aad.extend_from_slice(&ordinal.to_le_bytes());
-    aad.push(u8::from(last));
-    aad
 }
 
 /// Reads a record row by row.
-struct RecordReader {
-    file: BufReader<File>,
-    key: SecretKey,
-    block: Vec<u8>,
+pub(super) struct RecordReader {
+    blocks: BlockReader,
+    rows: Vec<u8>,
     at: usize,
-    ordinal: u64,
     ended: bool,
 }
 
-fn broken() -> io::Error {
-    io::Error::new(io::ErrorKind::InvalidData, "the change record is damaged")
-}
-
 impl RecordReader {
-    fn open(path: &Path, parent_key: &SecretKey) -> io::Result<(Self, Header)> {
-        let mut file = BufReader::new(File::open(path)?);
-        let mut head = [0; 72];
-        file.read_exact(&mut head)?;
-        let (magic, rest) = head.split_first_chunk::<8>().ok_or_else(broken)?;
-        let (salt, commitment) = rest.split_first_chunk::<32>().ok_or_else(broken)?;
-        let commitment = commitment.first_chunk::<32>().ok_or_else(broken)?;
-        if *magic != MAGIC {
-            return Err(broken());
-        }
-        let key = seal::committed(parent_key.derive_salted(salt, PURPOSE), commitment, PURPOSE);
-        let key = key.map_err(io::Error::other)?;
-        let mut reader = Self { file, key, block: Vec::new(), at: 0, ordinal: 0, ended: false };
-        reader.read_block()?;
-        let mut decoder = Decoder::new(&reader.block);
-        let mut header = || -> crate::format::Result<Header> {
-            let session = SessionId::from_bytes(cbor::read_array(PURPOSE, &mut decoder)?);
-            let secs = cbor::read_u64(PURPOSE, &mut decoder)?.cast_signed();
-            let nanos = u32::try_from(cbor::read_u64(PURPOSE, &mut decoder)?).unwrap_or(0);
-            Ok(Header { session, began: Time { secs, nanos } })
-        };
-        let header = header().map_err(io::Error::other)?;
-        reader.at = decoder.position();
-        Ok((reader, header))
+    pub(super) fn open(place: &Place, file: File) -> io::Result<(Self, Header)> {
+        let mut blocks = BlockReader::open(file, &place.key, place.subject())?;
+        let head = blocks.next(&[HEAD])?.and_then(|(_, plain)| Header::decode(&plain));
+        Ok((Self { blocks, rows: Vec::new(), at: 0, ended: false }, head.ok_or_else(broken)?))
     }
 
     fn read_block(&mut self) -> io::Result<()> {
-        let mut length = [0; 4];
-        self.file.read_exact(&mut length)?;
-        let length = u32::from_le_bytes(length) as usize;
-        if length > BLOCK_BYTES_MAX {
-            return Err(broken());
-        }
-        let mut sealed = Vec::new();
-        if (&mut self.file).take(length as u64).read_to_end(&mut sealed)? != length {
-            return Err(broken());
-        }
-        let open = |last| seal::open(&self.key, &block_aad(self.ordinal, last), &sealed, PURPOSE);
-        let plain = match open(false) {
-            Ok(plain) => plain,
-            Err(_) => {
-                self.ended = true;
-                open(true).map_err(io::Error::other)?
-            }
-        };
+        let (mark, plain) = self.blocks.next(&[ROWS, LAST])?.ok_or_else(broken)?;
+        self.ended = mark == LAST;
         let (plain_bytes, rest) = plain.split_first_chunk::<4>().ok_or_else(broken)?;
         let (compression, text) = rest.split_first().ok_or_else(broken)?;
         let compression = Compression::from_u8(*compression).ok_or_else(broken)?;
         let plain_bytes = u32::from_le_bytes(*plain_bytes) as usize;
-        self.block = Decompressor::new()
-            .decompress(text, compression, plain_bytes, BLOCK_BYTES_MAX)
+        self.rows = Decompressor::new()
+            .decompress(text, compression, plain_bytes, BLOCK_PLAIN_BYTES_MAX)
             .map_err(io::Error::other)?;
         self.at = 0;
-        self.ordinal += 1;
         Ok(())
     }
 
-    fn next(&mut self) -> io::Result<Option<Row>> {
-        while self.at == self.block.len() {
+    pub(super) fn next(&mut self) -> io::Result<Option<Row>> {
+        while self.at == self.rows.len() {
             if self.ended {
                 return Ok(None);
             }
             self.read_block()?;
         }
-        let mut decoder = Decoder::new(&self.block);
+        let mut decoder = Decoder::new(&self.rows);
         decoder.set_position(self.at);
         let row = Row::decode_from(&mut decoder).map_err(io::Error::other)?;
         self.at = decoder.position();
         Ok(Some(row))
-    }
-}
-
-/// Follows the walk through the last run's record, which is in the same order.
-///
-/// A record that turns out to be damaged ends there: everything after is as if it were new.
-pub(super) struct Follower {
-    reader: Option<RecordReader>,
-    header: Option<Header>,
-    peeked: Option<Row>,
-    /// For each directory the walk is in: whether the record is in it too.
-    matched: Vec<bool>,
-}
-
-impl Follower {
-    /// A follower of nothing: everything is new.
-    pub(super) fn none() -> Self {
-        Self { reader: None, header: None, peeked: None, matched: Vec::new() }
-    }
-
-    /// Opens a record; one that cannot be read is none.
-    pub(super) fn open(path: &Path, parent_key: &SecretKey) -> Self {
-        match RecordReader::open(path, parent_key) {
-            Ok((reader, header)) => {
-                Self { reader: Some(reader), header: Some(header), peeked: None, matched: Vec::new() }
-            }
-            Err(_) => Self::none(),
-        }
-    }
-
-    /// The run that wrote the record.
-    pub(super) fn header(&self) -> Option<Header> {
-        self.header
-    }
-
-    fn peek(&mut self) -> Option<&Row> {
-        if self.peeked.is_none() {
-            let next = self.reader.as_mut().map(RecordReader::next);
-            match next {
-                Some(Ok(Some(row))) => self.peeked = Some(row),
-                _ => self.reader = None,
-            }
-        }
-        self.peeked.as_ref()
-    }
-
-    fn take(&mut self) -> Option<Row> {
-        self.peek();
-        self.peeked.take()
-    }
-
-    /// Passes rows up to the one of this name in the current directory.
-    fn seek(&mut self, name: Option<&Name>) -> bool {
-        if self.matched.last() == Some(&false) {
-            return false;
-        }
-        loop {
-            let (is_directory, found) = match self.peek() {
-                Some(Row::Enter(seen)) => (true, seen.entry.name.as_ref()),
-                Some(Row::Item(seen)) => (false, seen.entry.name.as_ref()),
-                Some(Row::Leave { .. }) | None => return false,
-            };
-            match found.cmp(&name) {
-                std::cmp::Ordering::Equal => return true,
-                std::cmp::Ordering::Greater => return false,
-                std::cmp::Ordering::Less => {
-                    self.take();
-                    if is_directory {
-                        self.pass_directory();
-                    }
-                }
-            }
-        }
-    }
-
-    /// Passes everything to the end of the directory the record is in.
-    fn pass_directory(&mut self) -> Option<(ChunkId, u64)> {
-        let mut depth = 0;
-        while let Some(row) = self.take() {
-            match row {
-                Row::Enter(_) => depth += 1,
-                Row::Item(_) => {}
-                Row::Leave { id, level } if depth == 0 => return Some((id, level)),
-                Row::Leave { .. } => depth -= 1,
-            }
-        }
-        None
-    }
-
-    /// The walk enters a directory; what the last run saw of it, if it was one.
-    pub(super) fn enter(&mut self, name: Option<&Name>) -> Option<Seen> {
-        let found = self.seek(name) && matches!(self.peek(), Some(Row::Enter(_)));
-        self.matched.push(found);
-        match found.then(|| self.take()) {
-            Some(Some(Row::Enter(seen))) => Some(seen),
-            _ => None,
-        }
-    }
-
-    /// The walk meets anything else; what the last run saw of it, if it was no directory.
-    pub(super) fn item(&mut self, name: &Name) -> Option<Seen> {
-        if self.seek(Some(name)) && matches!(self.peek(), Some(Row::Item(_))) {
-            match self.take() {
-                Some(Row::Item(seen)) => return Some(seen),
-                _ => return None,
-            }
-        }
-        None
-    }
-
-    /// The walk leaves the directory; the root node it had.
-    pub(super) fn leave(&mut self) -> Option<(ChunkId, u64)> {
-        if self.matched.pop() == Some(true) { self.pass_directory() } else { None }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::format::cbor::Extra;
-    use crate::format::tree::{Attributes, Detail, Totals};
-
-    fn seen(name: Option<&str>, directory: bool) -> Seen {
-        let id = ChunkId::from_bytes([0; 32]);
-        let detail = if directory {
-            Detail::Directory { id, level: 0, totals: Totals::default(), incomplete: false }
-        } else {
-            Detail::Fifo
-        };
-        let name = name.map(|name| Name::new(name.as_bytes()).unwrap());
-        let entry = Entry { name, attributes: Attributes::default(), detail, extra: Extra::default() };
-        Seen { entry, ctime: Time { secs: -1, nanos: 5 }, ino: 7 }
-    }
-
-    fn leave(n: u8) -> Row {
-        Row::Leave { id: ChunkId::from_bytes([n; 32]), level: 0 }
-    }
-
-    /// `/` with `a/` (`x`), `b`, `c/` (`y`).
-    fn rows() -> Vec<Row> {
-        vec![
-            Row::Enter(seen(None, true)),
-            Row::Enter(seen(Some("a"), true)),
-            Row::Item(seen(Some("x"), false)),
-            leave(1),
-            Row::Item(seen(Some("b"), false)),
-            Row::Enter(seen(Some("c"), true)),
-            Row::Item(seen(Some("y"), false)),
-            leave(2),
-            leave(3),
-        ]
-    }
-
-    fn written(dir: &Path) -> (PathBuf, SecretKey, Header) {
-        let path = dir.join("record");
-        let key = SecretKey::from_bytes([1; 32]);
-        let header = Header { session: SessionId::from_bytes([9; 16]), began: Time::from_secs(5) };
-        let mut writer = RecordWriter::create(&path, &key, &World::seeded(1), header).unwrap();
-        rows().iter().for_each(|row| writer.push(row).unwrap());
-        writer.finish().unwrap();
-        (path, key, header)
-    }
-
-    #[test]
-    fn a_record_reads_back_and_only_with_its_key() {
-        let dir = tempfile::tempdir().unwrap();
-        let (path, key, header) = written(dir.path());
-        let (mut reader, found) = RecordReader::open(&path, &key).unwrap();
-        assert_eq!(found, header);
-        let mut back = Vec::new();
-        while let Some(row) = reader.next().unwrap() {
-            back.push(row);
-        }
-        assert_eq!(back, rows());
-        assert!(Follower::open(&path, &SecretKey::from_bytes([2; 32])).header().is_none());
-        assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 1);
-    }
-
-    #[test]
-    fn a_walk_that_differs_finds_what_both_have() {
-        let dir = tempfile::tempdir().unwrap();
-        let (path, key, _) = written(dir.path());
-        let name = |text: &str| Name::new(text.as_bytes()).unwrap();
-        let mut follower = Follower::open(&path, &key);
-        assert!(follower.enter(None).is_some());
-        // `a` has vanished, `aa/` is new, `b` is a directory now, `c/` has a new file before `y`.
-        assert!(follower.enter(Some(&name("aa"))).is_none());
-        assert!(follower.item(&name("x")).is_none());
-        assert_eq!(follower.leave(), None);
-        assert!(follower.enter(Some(&name("b"))).is_none());
-        assert_eq!(follower.leave(), None);
-        assert!(follower.enter(Some(&name("c"))).is_some());
-        assert!(follower.item(&name("w")).is_none());
-        assert!(follower.item(&name("y")).is_some());
-        assert_eq!(follower.leave(), Some((ChunkId::from_bytes([2; 32]), 0)));
-        assert_eq!(follower.leave(), Some((ChunkId::from_bytes([3; 32]), 0)));
-    }
-
-    #[test]
-    fn a_damaged_record_is_as_good_as_none_and_never_gives_a_wrong_row() {
-        let dir = tempfile::tempdir().unwrap();
-        let (path, key, _) = written(dir.path());
-        let good = std::fs::read(&path).unwrap();
-        for at in 0..good.len() {
-            let mut bad = good.clone();
-            bad[at] ^= 0x10;
-            std::fs::write(&path, &bad).unwrap();
-            assert!(Follower::open(&path, &key).enter(None).is_none(), "byte {at}");
-            std::fs::write(&path, &good[..at]).unwrap();
-            assert!(Follower::open(&path, &key).enter(None).is_none(), "{at} bytes");
-        }
     }
 }

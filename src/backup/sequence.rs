@@ -7,6 +7,7 @@ use crossbeam_channel::Receiver;
 
 use super::Options;
 use super::follow::{Fresh, Status, Step};
+use super::passage::Passage;
 use super::record::{RecordWriter, Row, Seen};
 use super::units::{Expected, FileDone, Permits};
 use crate::chunk::frame::{FrameBuilder, PlainFrame};
@@ -15,30 +16,67 @@ use crate::error::{Context, Error, Kind, Result};
 use crate::format::cbor;
 use crate::format::pack::FrameKind;
 use crate::format::segment::PackEntry;
-use crate::format::session::{Snapshot, Summary};
+use crate::format::session::{CommitKind, Snapshot, Summary};
 use crate::format::tree::{Content, Detail, Entry, Piece, Totals};
-use crate::id::ChunkId;
+use crate::id::{ChunkId, PackId};
 use crate::index::SessionTable;
 use crate::monitor::{Monitor, Severity};
 use crate::path::TreePath;
-use crate::repo::pack_writer::PackWriter;
-use crate::repo::session::Session;
+use crate::repo::pack_writer::{PackSettings, PackWriter};
+use crate::repo::session::{Outcome, Session};
 use crate::repo::tree::{DirectoryBuilder, NodeSink, content_of};
 use crate::source::file::FileProblem;
 use crate::world::Time;
 
-/// New chunks on their way into packs.
-struct Chunks<'s> {
-    session: &'s Session<'s>,
+/// Why the sequencer did not come to the end.
+pub(super) enum Halt {
+    /// Something went wrong.
+    Failed(Error),
+    /// Something that was relied on has been taken back: the backup begins anew, with what is
+    /// recorded.
+    BeginAnew,
+    /// A stop was asked for; what was stored is committed, if there was anything.
+    Stopped { kept: bool },
+}
+
+impl From<Error> for Halt {
+    fn from(error: Error) -> Self {
+        Self::Failed(error)
+    }
+}
+
+/// New chunks of one session on their way into packs.
+struct Chunks<'r> {
+    session: Arc<Session<'r>>,
     claimed: SessionTable,
     data: FrameBuilder,
     directories: FrameBuilder,
     lists: FrameBuilder,
-    packs: PackWriter<'s>,
+    packs: PackWriter<'r>,
     added_bytes: u64,
 }
 
-impl Chunks<'_> {
+impl<'r> Chunks<'r> {
+    fn new(passage: &Passage<'r>, settings: PackSettings) -> Self {
+        let session = passage.session();
+        let spill = passage.repo().cache_directory().map_or_else(std::env::temp_dir, std::path::Path::to_owned);
+        Self {
+            claimed: SessionTable::new(&spill, SessionTable::ENTRIES_MAX),
+            data: FrameBuilder::new(settings.frame_bytes),
+            directories: FrameBuilder::new(settings.frame_bytes),
+            lists: FrameBuilder::new(settings.frame_bytes),
+            packs: PackWriter::new(session.clone(), settings, passage.on_stored()),
+            added_bytes: 0,
+            session,
+        }
+    }
+
+    /// Ends the last pack with a copy of the snapshot record and gives all packs.
+    fn close(&mut self, snapshot: &Snapshot) -> Result<Vec<PackEntry>> {
+        let frame = PlainFrame { plain: cbor::encode(snapshot), chunks: Vec::new() };
+        self.packs.add(FrameKind::Snapshot, frame)?;
+        self.packs.finish()
+    }
     /// Stores a chunk unless it can be reused or this session has claimed it.
     fn add(&mut self, kind: ChunkKind, id: ChunkId, bytes: &[u8]) -> Result<()> {
         if self.session.may_reuse(&id) || !self.claimed.claim(id).context(|| "cannot remember a new chunk")? {
@@ -89,70 +127,70 @@ struct OpenDirectory {
 }
 
 /// What the sequencer holds.
-pub(super) struct Sequencer<'s> {
+pub(super) struct Sequencer<'s, 'r> {
     ids: &'s IdKeys,
-    session: &'s Session<'s>,
+    passage: &'s Passage<'r>,
+    options: &'s Options,
     monitor: &'s Monitor,
     permits: &'s Arc<Permits>,
-    chunks: Chunks<'s>,
+    chunks: Chunks<'r>,
     record: Option<RecordWriter>,
     open: Vec<OpenDirectory>,
     unit: Expected,
     summary: Summary,
+    /// When there was a checkpoint last, or the backup began.
+    checkpoint: Time,
     problems: u64,
     root: Option<Entry>,
 }
 
-/// Packs that only lack the copy of the snapshot record.
-pub(super) struct Sequenced<'s> {
-    chunks: Chunks<'s>,
-    record: Option<RecordWriter>,
+/// A tree that is whole, and packs that only lack the copy of the snapshot record.
+pub(super) struct Sequenced<'r> {
+    chunks: Chunks<'r>,
+    pub(super) record: Option<RecordWriter>,
+    pub(super) root: Entry,
+    pub(super) summary: Summary,
+    pub(super) problems: u64,
 }
 
-impl<'s> Sequencer<'s> {
+impl<'s, 'r> Sequencer<'s, 'r> {
     pub(super) fn new(
-        session: &'s Session<'s>,
-        options: &Options,
+        passage: &'s Passage<'r>,
+        options: &'s Options,
         monitor: &'s Monitor,
         record: Option<RecordWriter>,
         permits: &'s Arc<Permits>,
     ) -> Self {
-        let frame_bytes = options.packs.frame_bytes;
-        let spill = session.repo().cache_directory().map_or_else(std::env::temp_dir, std::path::Path::to_owned);
-        let chunks = Chunks {
-            session,
-            claimed: SessionTable::new(&spill, SessionTable::ENTRIES_MAX),
-            data: FrameBuilder::new(frame_bytes),
-            directories: FrameBuilder::new(frame_bytes),
-            lists: FrameBuilder::new(frame_bytes),
-            packs: PackWriter::new(session, options.packs),
-            added_bytes: 0,
-        };
         Self {
-            ids: &session.repo().keys.ids,
-            session,
+            ids: &passage.repo().keys.ids,
+            passage,
+            options,
             monitor,
             permits,
-            chunks,
+            chunks: Chunks::new(passage, options.packs),
             record,
             open: Vec::new(),
             unit: Expected::default(),
             summary: Summary::default(),
+            checkpoint: passage.began(),
             problems: 0,
             root: None,
         }
     }
 
-    /// Takes every step; gives the entry of `/`, or `None` when the walk was stopped before.
-    pub(super) fn run(&mut self, steps: &Receiver<Step>) -> Result<Option<Entry>> {
+    /// Takes every step; gives the entry of `/`, or `None` when it cannot be read.
+    pub(super) fn run(&mut self, steps: &Receiver<Step>) -> Result<Option<Entry>, Halt> {
         let result = self.take_steps(steps);
         // A reader that waits to send more of this unit must learn that nobody listens.
         self.unit = Expected::default();
         result
     }
 
-    fn take_steps(&mut self, steps: &Receiver<Step>) -> Result<Option<Entry>> {
+    fn take_steps(&mut self, steps: &Receiver<Step>) -> Result<Option<Entry>, Halt> {
         while let Ok(step) = steps.recv() {
+            if self.monitor.stopping() {
+                break;
+            }
             match step {
                 Step::Enter { fresh, known } => self.enter(fresh, known),
                 Step::Leave { incomplete, old } => self.leave(incomplete, old)?,
@@ -163,21 +201,103 @@ impl<'s> Sequencer<'s> {
                 Step::Unit { ordinal, batches } => {
                     self.permits.set_head(ordinal);
                     self.unit.begin(batches);
-                    self.session.show_alive();
+                    self.chunks.session.show_alive();
+                    if self.checkpoint_is_due() {
+                        self.pass_checkpoint(None)?;
+                    }
                 }
                 Step::File { fresh, path, known } => self.file(fresh, &path, known)?,
             }
         }
+        if self.monitor.stopping() {
+            return Err(self.stop(None));
+        }
         Ok(self.root.take())
+    }
+
+    /// Whether so much was stored since the last checkpoint, or so long ago, that it is time.
+    fn checkpoint_is_due(&self) -> bool {
+        let stored = self.chunks.packs.sealed_bytes();
+        let waited = self.passage.repo().world.now().secs.saturating_sub(self.checkpoint.secs);
+        stored >= self.options.checkpoint_bytes || (stored > 0 && waited >= self.options.checkpoint_secs)
+    }
+
+    /// Commits what is stored so far and goes on in a new session (W6). `file` is the one being
+    /// read, with its pieces so far.
+    fn pass_checkpoint(&mut self, file: Option<(&Fresh, &[Piece])>) -> Result<(), Halt> {
+        let (packs, outcome) = self.commit_checkpoint(file)?;
+        // A checkpoint that may be void is one nothing rests on: the new session does not see it.
+        if !self.passage.go_on(&packs)? || outcome == Outcome::Flagged {
+            return Err(Halt::BeginAnew);
+        }
+        self.summary.data_added += self.chunks.added_bytes;
+        self.summary.data_added_packed += self.chunks.packs.sealed_bytes();
+        self.chunks = Chunks::new(self.passage, self.options.packs);
+        self.checkpoint = self.passage.repo().world.now();
+        Ok(())
+    }
+
+    /// Commits what is stored so far because a stop was asked for.
+    fn stop(&mut self, file: Option<(&Fresh, &[Piece])>) -> Halt {
+        if self.chunks.added_bytes == 0 || self.open.is_empty() {
+            return Halt::Stopped { kept: !self.passage.superseded().is_empty() };
+        }
+        match self.commit_checkpoint(file) {
+            Ok((_, outcome)) => Halt::Stopped { kept: outcome == Outcome::Made },
+            Err(error) => Halt::Failed(error),
+        }
+    }
+
+    fn commit_checkpoint(&mut self, file: Option<(&Fresh, &[Piece])>) -> Result<(Vec<PackId>, Outcome)> {
+        let root = self.tree_so_far(file)?;
+        self.chunks.flush()?;
+        let mut summary = self.summary;
+        summary.data_added += self.chunks.added_bytes;
+        summary.data_added_packed += self.chunks.packs.sealed_bytes();
+        let snapshot = self.passage.snapshot(root, summary);
+        let packs = self.chunks.close(&snapshot)?;
+        let ids = packs.iter().map(|pack| pack.id).collect();
+        let session = self.chunks.session.id();
+        let outcome = self.passage.commit(CommitKind::Checkpoint, packs, &snapshot)?;
+        if let Some(Err(error)) = self.record.as_mut().map(|record| record.checkpoint(session)) {
+            self.lose_record(&error);
+        }
+        Ok((ids, outcome))
+    }
+
+    /// The entry of `/` as if the walk ended here: what is open is closed as it stands, and said
+    /// to be incomplete.
+    fn tree_so_far(&mut self, file: Option<(&Fresh, &[Piece])>) -> Result<Entry> {
+        let mut inner = None;
+        if let Some((fresh, pieces)) = file {
+            let size = pieces.iter().map(Piece::bytes).sum();
+            let content = content_of(self.ids, pieces.to_vec(), &mut self.chunks)?;
+            inner = Some(Entry { detail: Detail::File { size, content, holes: Vec::new() }, ..fresh.entry.clone() });
+        }
+        for open in self.open.iter().rev() {
+            let (mut builder, mut totals) = (open.builder.clone(), open.totals);
+            if let Some(entry) = inner {
+                totals.add(entry.totals());
+                builder.push(self.ids, entry, &mut self.chunks)?;
+            }
+            let (id, level) = builder.finish(self.ids, &mut self.chunks)?;
+            let detail = Detail::Directory { id, level, totals, incomplete: true };
+            inner = Some(Entry { detail, ..open.fresh.entry.clone() });
+        }
+        inner.ok_or_else(|| Error::new(Kind::Failed, "no checkpoint was made: the walk has not begun"))
+    }
+
+    fn lose_record(&mut self, error: &std::io::Error) {
+        let message = format!("the next backup will read every file again: {error}");
+        self.monitor.problem(Severity::Warning, "change record", message);
+        self.record = None;
     }
 
     fn write_row(&mut self, row: impl FnOnce() -> Row) {
         if let Some(writer) = &mut self.record
             && let Err(error) = writer.push(&row())
         {
-            let message = format!("the next backup will read every file again: {error}");
-            self.monitor.problem(Severity::Warning, "change record", message);
-            self.record = None;
+            self.lose_record(&error);
         }
     }
 
@@ -239,12 +359,19 @@ impl<'s> Sequencer<'s> {
     }
 
     /// Takes a file's parts from its unit.
-    fn file(&mut self, fresh: Fresh, path: &TreePath, known: bool) -> Result<()> {
+    fn file(&mut self, fresh: Fresh, path: &TreePath, known: bool) -> Result<(), Halt> {
         let mut pieces: Vec<Piece> = Vec::new();
         let mut counted = 0;
         loop {
+            if self.monitor.stopping() {
+                return Err(self.stop(Some((&fresh, &pieces))));
+            }
+            if self.checkpoint_is_due() {
+                self.pass_checkpoint(Some((&fresh, &pieces)))?;
+            }
             let Some((part, mut bytes)) = self.unit.next_part() else {
-                return Err(Error::new(Kind::Failed, format!("no snapshot was made: reading `{path}` stopped")));
+                let what = format!("no snapshot was made: reading `{path}` stopped");
+                return Err(Error::new(Kind::Failed, what).into());
             };
             if part.restart {
                 pieces.clear();
@@ -264,7 +391,7 @@ impl<'s> Sequencer<'s> {
             }
             match part.done {
                 None => {}
-                Some(Ok(done)) => return self.file_read(fresh, path, known, pieces, done),
+                Some(Ok(done)) => return Ok(self.file_read(fresh, path, known, pieces, done)?),
                 Some(Err(problem)) => {
                     self.file_failed(path, &problem);
                     return Ok(());
@@ -313,26 +440,21 @@ impl<'s> Sequencer<'s> {
     }
 
     /// Seals what is left and sums up. The driver's problems are added to the sequencer's.
-    pub(super) fn finish(
-        mut self,
-        root: Option<Entry>,
-        walk_problems: u64,
-    ) -> Result<(Sequenced<'s>, Entry, Summary, u64)> {
+    pub(super) fn finish(mut self, root: Option<Entry>, walk_problems: u64) -> Result<Sequenced<'r>> {
         let root = root.ok_or_else(|| Error::new(Kind::Failed, "no snapshot was made: `/` cannot be read"))?;
         self.chunks.flush()?;
-        self.summary.data_added = self.chunks.added_bytes;
-        self.summary.data_added_packed = self.chunks.packs.sealed_bytes();
-        let sequenced = Sequenced { chunks: self.chunks, record: self.record };
-        Ok((sequenced, root, self.summary, self.problems + walk_problems))
+        let mut summary = self.summary;
+        summary.data_added += self.chunks.added_bytes;
+        summary.data_added_packed += self.chunks.packs.sealed_bytes();
+        let problems = self.problems + walk_problems;
+        Ok(Sequenced { chunks: self.chunks, record: self.record, root, summary, problems })
     }
 }
 
 impl Sequenced<'_> {
-    /// Ends the last pack with a copy of the snapshot record and gives all packs.
-    pub(super) fn close(mut self, snapshot: &Snapshot) -> Result<(Vec<PackEntry>, Option<RecordWriter>)> {
-        let frame = PlainFrame { plain: cbor::encode(snapshot), chunks: Vec::new() };
-        self.chunks.packs.add(FrameKind::Snapshot, frame)?;
-        Ok((self.chunks.packs.finish()?, self.record))
+    /// Ends the last pack with a copy of the snapshot record and gives the session's packs.
+    pub(super) fn close(&mut self, snapshot: &Snapshot) -> Result<Vec<PackEntry>> {
+        self.chunks.close(snapshot)
     }
 }
 

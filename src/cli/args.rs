@@ -149,6 +149,10 @@ pub(super) struct BackupArgs {
     /// off, fast, auto, better, max or a number from 1 to 19
     #[arg(long, value_name = "LEVEL", default_value = "auto")]
     pub(super) compression: Level,
+    /// Commit what is stored so far each time it is this much, or 5 minutes have passed; a backup that
+    /// is stopped goes on from there
+    #[arg(long, value_name = "SIZE", default_value = "4G", value_parser = parse_bytes)]
+    pub(super) checkpoint: u64,
     /// Read every file, even if it looks unchanged
     #[arg(short, long)]
     pub(super) force: bool,

@@ -3,10 +3,11 @@
 //! Collections are written by a later verb; every session already reads them (W2), because a
 //! chunk in a condemned pack must not be relied on by whoever announced after the condemnation.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashSet};
 
 use super::Repository;
 use crate::error::{Context, Error, Kind, Result};
+use crate::format::access::Role;
 use crate::format::cbor::{self, Record};
 use crate::format::gc::{Condemned, Done, Note, NoteClaim, Swept};
 use crate::format::record::RecordKind;
@@ -36,6 +37,8 @@ pub struct Collections {
     pub swept: BTreeSet<CollectionId>,
     /// Chunks that were found damaged, and in which pack.
     pub damaged: BTreeSet<(ChunkId, PackId)>,
+    /// Packs an owner has read and found whole, every id computed again.
+    pub attested: HashSet<PackId>,
 }
 
 impl Collections {
@@ -46,6 +49,7 @@ impl Collections {
         self.void.extend(later.void);
         self.swept.extend(later.swept);
         self.damaged.extend(later.damaged);
+        self.attested.extend(later.attested);
     }
 
     /// Whether chunks of this pack may be relied on.
@@ -90,14 +94,14 @@ impl Repository {
             match part {
                 "condemned" => match self.read_record::<Condemned>(RecordKind::Condemned, &object.name)? {
                     Read::Gone => return Ok(None),
-                    Read::Good(record, _) if right(record.collection) => {
+                    Read::Good(record, ..) if right(record.collection) => {
                         condemned.insert(collection, record.packs);
                     }
                     _ => {}
                 },
                 "swept" => match self.read_record::<Swept>(RecordKind::Swept, &object.name)? {
                     Read::Gone => return Ok(None),
-                    Read::Good(record, hash) if right(record.collection) => {
+                    Read::Good(record, hash, _) if right(record.collection) => {
                         all.dead.extend(record.dead);
                         all.void.extend(record.void);
                         all.swept.insert(collection);
@@ -107,7 +111,7 @@ impl Repository {
                 },
                 "done" => match self.read_record::<Done>(RecordKind::Done, &object.name)? {
                     Read::Gone => return Ok(None),
-                    Read::Good(record, _) if right(record.collection) => {
+                    Read::Good(record, ..) if right(record.collection) => {
                         done.insert(collection, record.sweeps);
                     }
                     _ => {}
@@ -125,8 +129,12 @@ impl Repository {
         for object in self.list_settled(NOTES)? {
             match self.read_record::<Note>(RecordKind::Note, &object.name)? {
                 Read::Gone => return Ok(None),
-                Read::Good(Note { claim: NoteClaim::Damaged { chunk, pack }, .. }, _) => {
+                Read::Good(Note { claim: NoteClaim::Damaged { chunk, pack }, .. }, ..) => {
                     all.damaged.insert((chunk, pack));
+                }
+                // A writer could vouch for what it has planted itself.
+                Read::Good(Note { claim: NoteClaim::Verified { packs }, .. }, _, Role::Owner) => {
+                    all.attested.extend(packs);
                 }
                 _ => {}
             }
@@ -160,12 +168,13 @@ impl Repository {
             Ok(opened) if !opened.removed => opened,
             _ => return Ok(Read::Bad),
         };
-        Ok(cbor::decode(&opened.body).map_or(Read::Bad, |record| Read::Good(record, opened.hash)))
+        let role = self.access.member(&opened.credential).map_or(Role::Writer, |member| member.role);
+        Ok(cbor::decode(&opened.body).map_or(Read::Bad, |record| Read::Good(record, opened.hash, role)))
     }
 }
 
 enum Read<R> {
-    Good(R, ObjectId),
+    Good(R, ObjectId, Role),
     Bad,
     Gone,
 }

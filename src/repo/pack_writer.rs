@@ -100,9 +100,12 @@ enum ToStore {
     Close { pack: u64, last: bool },
 }
 
+/// Told of every pack once it is put.
+pub type OnStored = Box<dyn Fn(&PackEntry) + Send>;
+
 /// Takes frames and gives packs.
-pub struct PackWriter<'s> {
-    session: &'s Session<'s>,
+pub struct PackWriter<'r> {
+    session: Arc<Session<'r>>,
     ids: Arc<IdKeys>,
     settings: PackSettings,
     data: Option<OpenPack>,
@@ -121,9 +124,9 @@ impl std::fmt::Debug for PackWriter<'_> {
     }
 }
 
-impl<'s> PackWriter<'s> {
+impl<'r> PackWriter<'r> {
     /// Begins to write packs of a session.
-    pub fn new(session: &'s Session<'s>, settings: PackSettings) -> Self {
+    pub fn new(session: Arc<Session<'r>>, settings: PackSettings, on_stored: OnStored) -> Self {
         let repo = session.repo();
         let (to_store, from_writer) = bounded(4);
         let store = Store {
@@ -133,6 +136,7 @@ impl<'s> PackWriter<'s> {
             session: session.id(),
             credential: repo.keys.credential.id(),
             envelope: session.envelope().to_vec(),
+            on_stored,
             open: BTreeMap::new(),
             finished: BTreeMap::new(),
         };
@@ -143,8 +147,8 @@ impl<'s> PackWriter<'s> {
             Err(_) => (None, None),
         };
         Self {
-            session,
             ids: Arc::new(repo.keys.ids.clone()),
+            session,
             settings,
             data: None,
             tree: None,
@@ -200,7 +204,7 @@ impl<'s> PackWriter<'s> {
         let pack = slot.get_or_insert_with(|| {
             let number = self.packs_begun;
             self.packs_begun += 1;
-            let keys = Arc::new(new_pack_keys(self.session));
+            let keys = Arc::new(new_pack_keys(&self.session));
             OpenPack { number, keys, next_ordinal: 0, sealed_bytes: 0, plain_in_work: 0 }
         });
         let ordinal = pack.next_ordinal;
@@ -284,8 +288,8 @@ impl<'s> PackWriter<'s> {
     }
 
     /// Closes the open packs and gives all packs in the order they were begun. They are put, and
-    /// durable after the storage's next barrier.
-    pub fn finish(mut self) -> Result<Vec<PackEntry>> {
+    /// durable after the storage's next barrier. Nothing can be added any more.
+    pub fn finish(&mut self) -> Result<Vec<PackEntry>> {
         for pack in [self.data.take(), self.tree.take()].into_iter().flatten() {
             self.close(&pack, true)?;
         }
@@ -405,6 +409,7 @@ struct Store {
     session: SessionId,
     credential: CredentialId,
     envelope: Vec<u8>,
+    on_stored: OnStored,
     open: BTreeMap<u64, OpenObject>,
     finished: BTreeMap<u64, PackEntry>,
 }
@@ -446,6 +451,7 @@ impl Store {
                 ToStore::Close { pack, last } => {
                     if let Some(object) = self.open.remove(&pack) {
                         let entry = self.close(object, last)?;
+                        (self.on_stored)(&entry);
                         self.finished.insert(pack, entry);
                     }
                 }

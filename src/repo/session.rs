@@ -5,6 +5,7 @@
 //! commits before it looks for flags, so a collector that flagged earlier is seen. Only when
 //! the last look finds nothing has a snapshot been made.
 
+use std::collections::{HashMap, HashSet};
 use std::sync::{Mutex, PoisonError};
 
 use super::Repository;
@@ -83,12 +84,26 @@ impl<'r> Session<'r> {
         let id = SessionId::from_bytes(repo.world.random());
         let secret = SecretKey::from_bytes(repo.world.random());
         let envelope = repo.keys.seal_session_secret(&repo.world, &id, &secret)?;
-        let now = repo.world.now().secs;
         // W1: announce.
-        let announcement =
-            Announcement { session: id, time_secs: now, envelope: envelope.clone(), extra: Extra::default() };
+        let announcement = Announcement {
+            session: id,
+            time_secs: repo.world.now().secs,
+            envelope: envelope.clone(),
+            extra: Extra::default(),
+        };
         repo.put_named_record(RecordKind::Session, &format!("{SESSIONS}{id}"), &cbor::encode(&announcement))?;
         repo.storage.barrier().context(|| "cannot announce the session")?;
+        Self::look(repo, id, secret, envelope)
+    }
+
+    /// Goes on with a session that this machine announced and that was stopped before it could
+    /// commit. To everyone else it has only been slow: W8 tells whether it may still commit.
+    pub fn resume(repo: &'r Repository, id: SessionId, secret: SecretKey, envelope: Vec<u8>) -> Result<Self> {
+        Self::look(repo, id, secret, envelope)
+    }
+
+    fn look(repo: &'r Repository, id: SessionId, secret: SecretKey, envelope: Vec<u8>) -> Result<Self> {
+        let now = repo.world.now().secs;
         // W2: only then read what collections have said.
         let mut collections = repo.load_collections()?;
         // W3: commits, then flags.
@@ -105,27 +120,22 @@ impl<'r> Session<'r> {
             flags.get(session).is_none_or(|by| by.iter().all(|collection| collections.swept.contains(collection)))
         };
         let faults = repo.import_segments(&mut catalog, commits.headers.values())?;
-        let stored: std::collections::HashMap<PackId, u64> = repo
-            .storage
-            .list(PACKS)
-            .context(|| "cannot list the packs")?
-            .into_iter()
-            .filter_map(|object| Some((object.name.rsplit('/').next()?.parse().ok()?, object.bytes)))
-            .collect();
-        let usable_origin: Vec<bool> = catalog
+        let stored = stored_packs(repo)?;
+        let origins: Vec<_> = catalog
             .origins()
             .iter()
             .map(|origin| {
-                commits.headers.contains_key(&origin.session)
-                    && resolved(&origin.session)
-                    && repo.trusts(&origin.credential)
+                let counts = commits.headers.contains_key(&origin.session) && resolved(&origin.session);
+                (counts, repo.trusts(&origin.credential))
             })
             .collect();
         let usable = catalog
             .packs()
             .iter()
             .map(|pack| {
-                usable_origin.get(pack.origin as usize).is_some_and(|usable| *usable)
+                // An owner who has read all of a pack stands for it, whoever wrote it.
+                let origin = origins.get(pack.origin as usize);
+                origin.is_some_and(|(counts, trusted)| *counts && (*trusted || collections.attested.contains(&pack.id)))
                     && collections.spares(&pack.id)
                     && stored.get(&pack.id) == Some(&u64::from(pack.stored_bytes))
             })
@@ -142,6 +152,21 @@ impl<'r> Session<'r> {
             faults,
             alive: Mutex::new(Alive { last_secs: now, beats: 0 }),
         })
+    }
+
+    /// Whether whatever `earlier` relied on may be relied on in this session too, and so may the
+    /// packs it has committed.
+    ///
+    /// Compares packs, which are few, instead of the chunks that were named, which are many: no
+    /// pack has been taken back and no more chunks are damaged (W6).
+    pub fn continues(&self, earlier: &Self, committed: &[PackId]) -> bool {
+        let usable: HashSet<&PackId> = self.usable_packs().collect();
+        earlier.usable_packs().chain(committed).all(|pack| usable.contains(pack))
+            && self.collections.damaged.is_subset(&earlier.collections.damaged)
+    }
+
+    fn usable_packs(&self) -> impl Iterator<Item = &PackId> {
+        self.catalog.packs().iter().zip(&self.usable).filter(|(_, usable)| **usable).map(|(pack, _)| &pack.id)
     }
 
     /// The session's id, which is its snapshot's id once committed.
@@ -171,7 +196,12 @@ impl<'r> Session<'r> {
 
     /// Whether a session's commit counted when this one looked.
     pub fn counts(&self, session: &SessionId) -> bool {
-        self.commits.headers.contains_key(session)
+        self.kind_of(session).is_some()
+    }
+
+    /// Why a session was committed, if its commit counted when this one looked.
+    pub fn kind_of(&self, session: &SessionId) -> Option<CommitKind> {
+        self.commits.headers.get(session).map(|header| header.kind)
     }
 
     /// Whether a chunk may be reused: it lies in a usable session's pack that is there, whole,
@@ -287,6 +317,15 @@ impl<'r> Session<'r> {
         segments.sort();
         Ok((segments, Vec::new()))
     }
+}
+
+/// The packs that are there, with their lengths.
+fn stored_packs(repo: &Repository) -> Result<HashMap<PackId, u64>> {
+    let listed = repo.storage.list(PACKS).context(|| "cannot list the packs")?;
+    Ok(listed
+        .into_iter()
+        .filter_map(|object| Some((object.name.rsplit('/').next()?.parse().ok()?, object.bytes)))
+        .collect())
 }
 
 /// What a sealed snapshot record is bound to.

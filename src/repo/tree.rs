@@ -29,8 +29,8 @@ pub trait NodeSink {
 
 /// What the two kinds of sequences differ in.
 trait Shape {
-    type Item;
-    type Link;
+    type Item: Clone;
+    type Link: Clone;
     const KIND: ChunkKind;
     /// Whether a node of items begins before this one.
     fn item_begins(ids: &IdKeys, item: &Self::Item) -> bool;
@@ -50,6 +50,12 @@ struct Builder<S: Shape> {
     weight: usize,
     /// `links[0]` are links to item nodes, `links[n]` to nodes of level n.
     links: Vec<Vec<S::Link>>,
+}
+
+impl<S: Shape> Clone for Builder<S> {
+    fn clone(&self) -> Self {
+        Self { items: self.items.clone(), weight: self.weight, links: self.links.clone() }
+    }
 }
 
 impl<S: Shape> Builder<S> {
@@ -198,6 +204,7 @@ impl Shape for ListShape {
 }
 
 /// Takes a directory's entries in order of name and gives its root node.
+#[derive(Clone)]
 pub struct DirectoryBuilder(Builder<DirectoryShape>);
 
 impl std::fmt::Debug for DirectoryBuilder {

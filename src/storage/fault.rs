@@ -301,6 +301,10 @@ impl Storage for Faulty {
         self.change(&Change::Barrier)
     }
 
+    fn cover(&self, name: &str) -> Result<()> {
+        self.inner.cover(name)
+    }
+
     fn local_directory(&self) -> Option<&Path> {
         self.inner.local_directory()
     }

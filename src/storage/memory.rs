@@ -100,6 +100,10 @@ impl Storage for Memory {
     fn barrier(&self) -> Result<()> {
         Ok(())
     }
+
+    fn cover(&self, _: &str) -> Result<()> {
+        Ok(())
+    }
 }
 
 /// The error of a range that goes past the end of its object.

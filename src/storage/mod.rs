@@ -74,6 +74,9 @@ pub trait Storage: Send + Sync + fmt::Debug {
     /// Returns once everything put so far is durable.
     fn barrier(&self) -> Result<()>;
 
+    /// Makes the next barrier stand for this object too, which another process has put.
+    fn cover(&self, name: &str) -> Result<()>;
+
     /// The directory this storage occupies on the local machine, if it does.
     fn local_directory(&self) -> Option<&Path> {
         None

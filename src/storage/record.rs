@@ -134,6 +134,10 @@ impl Storage for Recording {
         self.note(Operation::Barrier, "", 0, self.inner.barrier())
     }
 
+    fn cover(&self, name: &str) -> Result<()> {
+        self.inner.cover(name)
+    }
+
     fn local_directory(&self) -> Option<&Path> {
         self.inner.local_directory()
     }

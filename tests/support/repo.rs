@@ -163,6 +163,8 @@ impl Scene {
             tags: vec![],
             packs: self.packs,
             threads: 2,
+            checkpoint_bytes: backup::CHECKPOINT_BYTES,
+            checkpoint_secs: backup::CHECKPOINT_SECS,
             force: false,
             ignore_ctime: false,
             program: "esker test".into(),

@@ -81,6 +81,8 @@ fn make_repository(at: &Path, key: &Path) {
         tags: vec!["vector".into()],
         packs: PackSettings::default(),
         threads: 1,
+        checkpoint_bytes: backup::CHECKPOINT_BYTES,
+        checkpoint_secs: backup::CHECKPOINT_SECS,
         force: false,
         ignore_ctime: false,
         program: "esker vectors".into(),

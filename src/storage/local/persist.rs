@@ -149,7 +149,7 @@ fn first_supported(ways: &[Way], root: &OwnedFd, from: &str, to: &str) -> rustix
 }
 
 /// The directory an object or directory stands in; empty for the root.
-fn parent(name: &str) -> &str {
+pub(super) fn parent(name: &str) -> &str {
     name.rsplit_once('/').map_or("", |(parent, _)| parent)
 }
 
@@ -315,5 +315,8 @@ mod tests {
         local.barrier().unwrap();
         local.delete("a/b/other").unwrap();
         assert_eq!(touched(), ["a/b"]);
+        local.barrier().unwrap();
+        local.cover("c/object-of-another-process").unwrap();
+        assert_eq!(touched(), ["", "c"]);
     }
 }

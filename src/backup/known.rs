@@ -1,0 +1,386 @@
+//! What earlier runs saw of each entry, found beside the walk.
+//!
+//! The last finished record tells what changed since the parent. Records of runs that were stopped
+//! on the way since are followed with it: what they read need not be read again. All are in the
+//! walk's order, so none is held in memory.
+
+use std::fs::File;
+
+use super::blocks::claim;
+use super::record::{Header, Place, RecordReader, Row, Seen, UNFINISHED_MAX};
+use crate::id::{ChunkId, SessionId};
+use crate::path::Name;
+use crate::world::Time;
+
+/// Timestamps younger than this when a run began are not trusted by the next: the file may have
+/// been written again within the granularity of the clock.
+const SETTLED_SECS: i64 = 2;
+
+/// What a run saw of an entry.
+pub(super) struct Old {
+    pub(super) seen: Seen,
+    /// Times before this can be relied on.
+    pub(super) settled_before: Time,
+}
+
+/// What all followed runs saw of an entry.
+#[derive(Default)]
+pub(super) struct Known {
+    /// What the parent's run saw.
+    pub(super) parent: Option<Old>,
+    /// What runs that were stopped saw, the newest first.
+    pub(super) stopped: Vec<Old>,
+}
+
+impl Known {
+    /// Everything known, the newest first.
+    pub(super) fn all(&self) -> impl Iterator<Item = &Old> {
+        self.stopped.iter().chain(&self.parent)
+    }
+}
+
+/// Follows the walk through the records of earlier runs.
+pub(super) struct Followers {
+    parent: Option<Follower>,
+    stopped: Vec<Follower>,
+}
+
+impl Followers {
+    /// Followers of nothing: everything is new.
+    pub(super) fn none() -> Self {
+        Self { parent: None, stopped: Vec::new() }
+    }
+
+    /// Opens all records of a set that are not those of runs at work.
+    pub(super) fn open(place: &Place) -> Self {
+        let parent = File::open(&place.path).ok().and_then(|file| Follower::open(place, file));
+        let parent = parent.filter(|parent| parent.header.root.is_some());
+        let mut stopped = Vec::new();
+        for (path, _) in place.files("new") {
+            let Some(file) = File::open(&path).ok().filter(claim) else { continue };
+            match Follower::open(place, file) {
+                Some(follower) => stopped.push((path, follower)),
+                None => {
+                    let _ = std::fs::remove_file(path);
+                }
+            }
+        }
+        stopped.sort_by_key(|(_, follower)| std::cmp::Reverse(follower.header.began));
+        for (path, _) in stopped.drain(stopped.len().min(UNFINISHED_MAX)..) {
+            let _ = std::fs::remove_file(path);
+        }
+        Self { parent, stopped: stopped.into_iter().map(|(_, follower)| follower).collect() }
+    }
+
+    /// The finished run that is compared with.
+    pub(super) fn parent(&self) -> Option<Header> {
+        self.parent.as_ref().map(|parent| parent.header)
+    }
+
+    /// Leaves out the finished run.
+    pub(super) fn forget_parent(&mut self) {
+        self.parent = None;
+    }
+
+    fn known(&mut self, mut ask: impl FnMut(&mut Follower) -> Option<Old>) -> Known {
+        Known {
+            stopped: self.stopped.iter_mut().filter_map(&mut ask).collect(),
+            parent: self.parent.as_mut().and_then(ask),
+        }
+    }
+
+    /// The walk enters a directory.
+    pub(super) fn enter(&mut self, name: Option<&Name>) -> Known {
+        self.known(|follower| follower.enter(name))
+    }
+
+    /// The walk meets anything else.
+    pub(super) fn item(&mut self, name: &Name) -> Known {
+        self.known(|follower| follower.item(name))
+    }
+
+    /// The walk leaves the directory; the root node it had in the parent.
+    pub(super) fn leave(&mut self) -> Option<(ChunkId, u64)> {
+        for follower in &mut self.stopped {
+            follower.leave();
+        }
+        self.parent.as_mut().and_then(Follower::leave)
+    }
+
+    /// The checkpoints of runs that were stopped; all of them once the walk is over.
+    pub(super) fn checkpoints(&self) -> Vec<SessionId> {
+        self.stopped.iter().flat_map(|follower| &follower.checkpoints).copied().collect()
+    }
+}
+
+/// Follows the walk through one run's record, which is in the same order.
+///
+/// A record that ends early, cut off or damaged, ends there: everything after is as if it were new.
+struct Follower {
+    reader: Option<RecordReader>,
+    header: Header,
+    settled_before: Time,
+    peeked: Option<Row>,
+    /// For each directory the walk is in: whether the record is in it too.
+    matched: Vec<bool>,
+    /// The checkpoints it has told of so far.
+    checkpoints: Vec<SessionId>,
+}
+
+impl Follower {
+    fn open(place: &Place, file: File) -> Option<Self> {
+        // One that cannot be read is none.
+        let (reader, header) = RecordReader::open(place, file).ok()?;
+        let settled_before = header.began.plus_secs(-SETTLED_SECS);
+        Some(Self {
+            reader: Some(reader),
+            header,
+            settled_before,
+            peeked: None,
+            matched: Vec::new(),
+            checkpoints: Vec::new(),
+        })
+    }
+
+    fn peek(&mut self) -> Option<&Row> {
+        if self.peeked.is_none() {
+            let next = self.reader.as_mut().map(RecordReader::next);
+            match next {
+                Some(Ok(Some(Row::Checkpoint(session)))) => {
+                    self.checkpoints.push(session);
+                    return self.peek();
+                }
+                Some(Ok(Some(row))) => self.peeked = Some(row),
+                _ => self.reader = None,
+            }
+        }
+        self.peeked.as_ref()
+    }
+
+    fn take(&mut self) -> Option<Row> {
+        self.peek();
+        self.peeked.take()
+    }
+
+    /// Passes rows up to the one of this name in the current directory.
+    fn seek(&mut self, name: Option<&Name>) -> bool {
+        if self.matched.last() == Some(&false) {
+            return false;
+        }
+        loop {
+            let (is_directory, found) = match self.peek() {
+                Some(Row::Enter(seen)) => (true, seen.entry.name.as_ref()),
+                Some(Row::Item(seen)) => (false, seen.entry.name.as_ref()),
+                Some(Row::Leave { .. } | Row::Checkpoint(_)) | None => return false,
+            };
+            match found.cmp(&name) {
+                std::cmp::Ordering::Equal => return true,
+                std::cmp::Ordering::Greater => return false,
+                std::cmp::Ordering::Less => {
+                    self.take();
+                    if is_directory {
+                        self.pass_directory();
+                    }
+                }
+            }
+        }
+    }
+
+    /// Passes everything to the end of the directory the record is in.
+    fn pass_directory(&mut self) -> Option<(ChunkId, u64)> {
+        let mut depth = 0;
+        while let Some(row) = self.take() {
+            match row {
+                Row::Enter(_) => depth += 1,
+                Row::Item(_) | Row::Checkpoint(_) => {}
+                Row::Leave { id, level } if depth == 0 => return Some((id, level)),
+                Row::Leave { .. } => depth -= 1,
+            }
+        }
+        None
+    }
+
+    fn old(&self, seen: Seen) -> Old {
+        Old { seen, settled_before: self.settled_before }
+    }
+
+    /// The walk enters a directory; what the run saw of it, if it was one.
+    fn enter(&mut self, name: Option<&Name>) -> Option<Old> {
+        let found = self.seek(name) && matches!(self.peek(), Some(Row::Enter(_)));
+        self.matched.push(found);
+        match found.then(|| self.take()) {
+            Some(Some(Row::Enter(seen))) => Some(self.old(seen)),
+            _ => None,
+        }
+    }
+
+    /// The walk meets anything else; what the run saw of it, if it was no directory.
+    fn item(&mut self, name: &Name) -> Option<Old> {
+        if self.seek(Some(name)) && matches!(self.peek(), Some(Row::Item(_))) {
+            match self.take() {
+                Some(Row::Item(seen)) => return Some(self.old(seen)),
+                _ => return None,
+            }
+        }
+        None
+    }
+
+    /// The walk leaves the directory; the root node it had.
+    fn leave(&mut self) -> Option<(ChunkId, u64)> {
+        let root = if self.matched.pop() == Some(true) { self.pass_directory() } else { None };
+        if self.matched.is_empty() {
+            // What it still tells of checkpoints is wanted all the same.
+            while self.take().is_some() {}
+        }
+        root
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use super::super::record::RecordWriter;
+    use super::*;
+    use crate::crypto::key::SecretKey;
+    use crate::format::cbor::Extra;
+    use crate::format::tree::{Attributes, Detail, Entry, Totals};
+    use crate::world::World;
+
+    fn seen(name: Option<&str>, directory: bool) -> Seen {
+        let id = ChunkId::from_bytes([0; 32]);
+        let detail = if directory {
+            Detail::Directory { id, level: 0, totals: Totals::default(), incomplete: false }
+        } else {
+            Detail::Fifo
+        };
+        let name = name.map(|name| Name::new(name.as_bytes()).unwrap());
+        let entry = Entry { name, attributes: Attributes::default(), detail, extra: Extra::default() };
+        Seen { entry, ctime: Time { secs: -1, nanos: 5 }, ino: 7 }
+    }
+
+    fn leave(n: u8) -> Row {
+        Row::Leave { id: ChunkId::from_bytes([n; 32]), level: 0 }
+    }
+
+    /// `/` with `a/` (`x`), `b`, `c/` (`y`).
+    fn rows() -> Vec<Row> {
+        vec![
+            Row::Enter(seen(None, true)),
+            Row::Enter(seen(Some("a"), true)),
+            Row::Item(seen(Some("x"), false)),
+            leave(1),
+            Row::Item(seen(Some("b"), false)),
+            Row::Enter(seen(Some("c"), true)),
+            Row::Item(seen(Some("y"), false)),
+            leave(2),
+            leave(3),
+        ]
+    }
+
+    fn place(dir: &Path, key: u8, set: u8) -> Place {
+        Place { path: dir.join("record"), key: SecretKey::from_bytes([key; 32]), set: [set; 16] }
+    }
+
+    fn session(n: u8) -> SessionId {
+        SessionId::from_bytes([n; 16])
+    }
+
+    fn name(text: &str) -> Name {
+        Name::new(text.as_bytes()).unwrap()
+    }
+
+    /// A run that saw the first `count` rows and then finished, or was stopped.
+    fn run(place: &Place, n: u8, count: usize, finished: bool) {
+        let began = Time::from_secs(i64::from(n) * 100);
+        let mut writer = RecordWriter::create(place, &World::seeded(u64::from(n)), session(n), began).unwrap();
+        rows()[..count].iter().for_each(|row| writer.push(row).unwrap());
+        if finished {
+            writer.finish(session(n + 100), [n; 32]).unwrap();
+        }
+    }
+
+    #[test]
+    fn a_record_reads_back_and_only_with_its_key_and_for_its_set() {
+        let dir = tempfile::tempdir().unwrap();
+        run(&place(dir.path(), 1, 1), 9, rows().len(), true);
+        let file = || File::open(dir.path().join("record")).unwrap();
+        let (mut reader, found) = RecordReader::open(&place(dir.path(), 1, 1), file()).unwrap();
+        assert_eq!((found.session, found.root, found.began), (session(109), Some([9; 32]), Time::from_secs(900)));
+        let mut back = Vec::new();
+        while let Some(row) = reader.next().unwrap() {
+            back.push(row);
+        }
+        assert_eq!(back, rows());
+        assert!(RecordReader::open(&place(dir.path(), 2, 1), file()).is_err());
+        assert!(RecordReader::open(&place(dir.path(), 1, 2), file()).is_err());
+        assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 1);
+    }
+
+    #[test]
+    fn a_walk_that_differs_finds_what_both_have() {
+        let dir = tempfile::tempdir().unwrap();
+        let place = place(dir.path(), 1, 1);
+        run(&place, 9, rows().len(), true);
+        let mut known = Followers::open(&place);
+        let enter = |known: &mut Followers, text: &str| known.enter(Some(&name(text))).parent.is_some();
+        assert!(known.enter(None).parent.is_some());
+        // `a` has vanished, `aa/` is new, `b` is a directory now, `c/` has a new file before `y`.
+        assert!(!enter(&mut known, "aa"));
+        assert!(known.item(&name("x")).parent.is_none());
+        assert_eq!(known.leave(), None);
+        assert!(!enter(&mut known, "b"));
+        assert_eq!(known.leave(), None);
+        assert!(enter(&mut known, "c"));
+        assert!(known.item(&name("w")).parent.is_none());
+        assert!(known.item(&name("y")).parent.is_some());
+        assert_eq!(known.leave(), Some((ChunkId::from_bytes([2; 32]), 0)));
+        assert_eq!(known.leave(), Some((ChunkId::from_bytes([3; 32]), 0)));
+    }
+
+    #[test]
+    fn runs_that_were_stopped_are_followed_as_far_as_they_went_and_forgotten_once_one_finishes() {
+        let dir = tempfile::tempdir().unwrap();
+        let place = place(dir.path(), 1, 1);
+        run(&place, 1, rows().len(), true);
+        {
+            let mut writer = RecordWriter::create(&place, &World::seeded(2), session(2), Time::from_secs(200)).unwrap();
+            rows()[..3].iter().for_each(|row| writer.push(row).unwrap());
+            writer.checkpoint(session(77)).unwrap();
+            // A run at work is not followed.
+            assert_eq!(Followers::open(&place).stopped.len(), 0);
+        }
+        run(&place, 3, 5, false);
+        let mut known = Followers::open(&place);
+        assert_eq!(known.parent().map(|header| header.session), Some(session(101)));
+        known.enter(None);
+        known.enter(Some(&name("a")));
+        let began = |known: &Known| known.all().map(|old| old.settled_before.secs + SETTLED_SECS).collect::<Vec<_>>();
+        assert_eq!(began(&known.item(&name("x"))), [300, 200, 100]);
+        assert_eq!(known.leave(), Some((ChunkId::from_bytes([1; 32]), 0)));
+        assert_eq!(began(&known.item(&name("b"))), [300, 100]);
+        assert_eq!(began(&known.enter(Some(&name("c")))), [100]);
+        known.leave();
+        known.leave();
+        assert_eq!(known.checkpoints(), [session(77)]);
+        drop(known);
+        run(&place, 4, rows().len(), true);
+        assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 1);
+    }
+
+    #[test]
+    fn a_damaged_record_is_as_good_as_none_and_never_gives_a_wrong_row() {
+        let dir = tempfile::tempdir().unwrap();
+        let place = place(dir.path(), 1, 1);
+        run(&place, 9, rows().len(), true);
+        let good = std::fs::read(&place.path).unwrap();
+        for at in 0..good.len() {
+            let mut bad = good.clone();
+            bad[at] ^= 0x10;
+            std::fs::write(&place.path, &bad).unwrap();
+            assert!(Followers::open(&place).enter(None).parent.is_none(), "byte {at}");
+            std::fs::write(&place.path, &good[..at]).unwrap();
+            assert!(Followers::open(&place).enter(None).parent.is_none(), "{at} bytes");
+        }
+    }
+}

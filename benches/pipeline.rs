@@ -128,6 +128,7 @@ impl Scene {
             tags: vec![],
             packs: PackSettings::default(),
             threads: THREADS,
+            keep_record: backup::KeepRecord::Locally,
             checkpoint_bytes: backup::CHECKPOINT_BYTES,
             checkpoint_secs: backup::CHECKPOINT_SECS,
             force: false,

@@ -233,6 +233,38 @@ fn a_resumed_run_does_not_read_files_the_stopped_run_has_finished() {
     assert!(fs::read(target.join("sub/file-59")).unwrap() == noise(5, 40_000), "it was not read");
 }
 
+/// A backup of many large files that fails, or is stopped, while every thread is at work and every
+/// queue is full: it ends.
+#[test]
+fn a_backup_that_fails_in_the_middle_of_large_files_ends() {
+    let memory = Memory::new();
+    let scene = Scene::new(Arc::new(memory.clone()));
+    let content = noise(1, 7 << 20);
+    for n in 0..24 {
+        fs::write(scene.source().join(format!("large-{n}")), &content).unwrap();
+    }
+    let (done, ended) = std::sync::mpsc::channel();
+    std::thread::spawn(move || {
+        let plan = Plan::none().failing_from(Operation::Put, "packs/", 1, ErrorKind::Full);
+        let failing = scene.over(Arc::new(Faulty::new(Arc::new(memory.clone()), plan))).with_tiny_packs();
+        let failed = failing.try_backup().map(|_| ()).unwrap_err();
+        let monitor = Monitor::silent();
+        let stopping = Hooked::new(Arc::new(memory), {
+            let monitor = monitor.clone();
+            move |name: &str| {
+                if name.starts_with("packs/") {
+                    monitor.stop();
+                }
+            }
+        });
+        let stopping = scene.over(Arc::new(stopping)).with_tiny_packs();
+        let stopped = backup::run(&stopping.open(), &stopping.options(), &monitor).map(|_| ()).unwrap_err();
+        done.send((failed.storage_kind(), stopped.kind())).unwrap();
+    });
+    let ended = ended.recv_timeout(std::time::Duration::from_secs(120)).expect("it hangs");
+    assert_eq!(ended, (Some(ErrorKind::Full), Kind::Interrupted));
+}
+
 type Hook = Box<dyn Fn(&str) + Send + Sync>;
 
 /// Tells of every object that was put.

@@ -1,6 +1,7 @@
 //! Following the file system and the change record together: what to do with each entry.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use crossbeam_channel::{Receiver, Sender};
 
@@ -65,6 +66,8 @@ struct Driver<'a, 'r> {
     options: &'a Options,
     known: Followers,
     monitor: &'a Monitor,
+    /// Nobody takes steps any more.
+    halted: &'a AtomicBool,
     steps: &'a Sender<Step>,
     units: &'a Sender<Unit>,
     owners: Owners,
@@ -83,6 +86,7 @@ pub(super) fn follow(
     options: &Options,
     known: Followers,
     monitor: &Monitor,
+    halted: &AtomicBool,
     steps: &Sender<Step>,
     units: &Sender<Unit>,
 ) -> u64 {
@@ -91,6 +95,7 @@ pub(super) fn follow(
         options,
         known,
         monitor,
+        halted,
         steps,
         units,
         owners: Owners::new(),
@@ -121,7 +126,7 @@ impl Driver<'_, '_> {
     fn run(&mut self) -> Result<(), Gone> {
         let mut walk = Walk::new(&self.options.roots, self.options.walk.clone());
         while let Some(event) = walk.next() {
-            if self.monitor.stopping() {
+            if self.monitor.stopping() || self.halted.load(Ordering::Relaxed) {
                 return Ok(());
             }
             match event {

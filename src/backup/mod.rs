@@ -6,7 +6,8 @@
 //! feeds the pack writer. So no chunk is stored twice, neighbours stay neighbours, and the same
 //! input makes the same repository. `passage` is the way through one session or, with checkpoints,
 //! several. On this machine `record` keeps what was seen, for `known` to find in the next run, and
-//! `journal` what a session has stored until it commits; both are files of `blocks`.
+//! `journal` what a session has stored until it commits; both are files of `blocks`. A machine without
+//! a disk keeps its record in the repository (`stateless`).
 
 mod blocks;
 mod follow;
@@ -15,15 +16,18 @@ mod known;
 mod passage;
 mod record;
 mod sequence;
+mod stateless;
 mod units;
 
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use known::Followers;
 use passage::Passage;
 use record::{Place, RecordWriter};
 use sequence::{Halt, Sequencer};
+use stateless::Fetched;
 
 use crate::chunk::cut::{Cutter, Parameters};
 use crate::error::{Context, Error, Kind, Result};
@@ -43,6 +47,16 @@ pub const CHECKPOINT_BYTES: u64 = 4 << 30;
 /// Seconds from one checkpoint to the next.
 pub const CHECKPOINT_SECS: i64 = 300;
 
+/// Where the change record of a backup set is kept.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum KeepRecord {
+    /// In the cache directory; without one, nowhere.
+    #[default]
+    Locally,
+    /// In the repository, for a machine without a disk.
+    InRepository,
+}
+
 /// What to back up and how.
 #[derive(Clone)]
 pub struct Options {
@@ -60,6 +74,8 @@ pub struct Options {
     pub packs: PackSettings,
     /// Reader threads.
     pub threads: usize,
+    /// Where the change record is kept.
+    pub keep_record: KeepRecord,
     /// A checkpoint is committed when this much was stored since the last …
     pub checkpoint_bytes: u64,
     /// … or anything, and this long ago.
@@ -97,7 +113,11 @@ pub fn run(repo: &Repository, options: &Options, monitor: &Monitor) -> Result<Re
     if options.roots.is_empty() {
         return Err(Error::new(Kind::Usage, "no snapshot was made: there is nothing to back up"));
     }
-    let place = record_place(repo, options);
+    let set = set_of(repo, options);
+    let (fetched, place) = match options.keep_record {
+        KeepRecord::Locally => (None, local_place(repo, set)),
+        KeepRecord::InRepository => Fetched::fetch(repo, set, monitor)?.unzip(),
+    };
     let mut superseded = Vec::new();
     for _ in 0..ATTEMPTS_MAX {
         if let Some(place) = &place {
@@ -105,7 +125,12 @@ pub fn run(repo: &Repository, options: &Options, monitor: &Monitor) -> Result<Re
         }
         let passage = Passage::begin(repo, options, monitor, place.clone(), superseded)?;
         match attempt(passage, options, monitor, place.as_ref())? {
-            Attempt::Made(report) => return Ok(*report),
+            Attempt::Made(report) => {
+                if let (Some(fetched), Some(place)) = (&fetched, &place) {
+                    fetched.put_back(repo, &place.path, monitor);
+                }
+                return Ok(*report);
+            }
             Attempt::BeginAnew(committed) => superseded = committed,
         }
     }
@@ -151,6 +176,7 @@ fn attempt(mut passage: Passage<'_>, options: &Options, monitor: &Monitor, place
     let permits = units::Permits::new(MEMORY_BATCHES);
     let (steps_in, steps) = crossbeam_channel::bounded(STEPS_WAITING_MAX);
     let (units_in, units_out) = crossbeam_channel::bounded(UNITS_WAITING_MAX);
+    let halted = AtomicBool::new(false);
     let sequenced = std::thread::scope(|scope| {
         let threads: Vec<_> = (0..options.threads.max(1))
             .map(|_| {
@@ -160,12 +186,16 @@ fn attempt(mut passage: Passage<'_>, options: &Options, monitor: &Monitor, place
             .collect();
         drop(units_out);
         let passage = &passage;
-        let driver = scope.spawn(move || follow::follow(passage, options, known, monitor, &steps_in, &units_in));
+        let halted = &halted;
+        let driver =
+            scope.spawn(move || follow::follow(passage, options, known, monitor, halted, &steps_in, &units_in));
         let mut sequencer = Sequencer::new(passage, options, monitor, record, &permits);
         let result = sequencer.run(&steps);
-        // On failure everyone who waits for us is told that nobody comes.
-        drop(steps);
+        // On failure everyone who waits for us is told that nobody comes. A step that waits in the
+        // channel holds the end of a unit some thread sends to, so all are taken until the driver ends.
+        halted.store(true, Ordering::Relaxed);
         permits.close();
+        steps.iter().for_each(drop);
         let problems = driver.join();
         for thread in threads {
             let _ = thread.join();
@@ -216,8 +246,8 @@ const STEPS_WAITING_MAX: usize = 1024;
 /// Units the readers may be behind the walk.
 const UNITS_WAITING_MAX: usize = 8;
 
-/// Where the change record of this backup set is: one for each host and set of roots.
-fn record_place(repo: &Repository, options: &Options) -> Option<Place> {
+/// The backup set: one for each credential, host and set of roots.
+fn set_of(repo: &Repository, options: &Options) -> [u8; 16] {
     let mut hasher = blake3::Hasher::new_derive_key("esker v1 backup set");
     let mut part = |bytes: &[u8]| {
         hasher.update(&(bytes.len() as u64).to_le_bytes());
@@ -228,7 +258,11 @@ fn record_place(repo: &Repository, options: &Options) -> Option<Place> {
     let mut roots = options.roots.clone();
     roots.sort();
     roots.iter().for_each(|root| part(root.as_bytes()));
-    let set = *hasher.finalize().as_bytes().first_chunk().expect("a hash has 32 bytes");
+    *hasher.finalize().as_bytes().first_chunk().expect("a hash has 32 bytes")
+}
+
+/// Where a set's change record is on this machine.
+fn local_place(repo: &Repository, set: [u8; 16]) -> Option<Place> {
     let path = repo.cache_directory()?.join("records").join(hex(&set));
     Some(Place { path, key: repo.keys.credential.private_key(), set })
 }

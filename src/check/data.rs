@@ -71,8 +71,15 @@ pub(super) fn check(
     for (number, finding) in found {
         report.packs_read += 1;
         report.bytes_read += finding.bytes;
-        let Some(message) = finding.message else { continue };
-        let fault = faults.add(&pack_name(&reader.catalog().packs()[number as usize].id), message);
+        let pack = &reader.catalog().packs()[number as usize];
+        let Some(message) = finding.message else {
+            let writer = reader.catalog().origins().get(pack.origin as usize).map(|origin| origin.credential);
+            if writer.is_some_and(|writer| !reader.repo().is_owner(&writer)) {
+                report.whole.insert(pack.id);
+            }
+            continue;
+        };
+        let fault = faults.add(&pack_name(&pack.id), message);
         if finding.whole {
             bad.packs.insert(number, fault);
         }

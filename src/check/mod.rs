@@ -9,10 +9,10 @@ mod data;
 mod objects;
 mod trees;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use crate::error::Result;
-use crate::id::{ChunkId, SessionId};
+use crate::id::{ChunkId, PackId, SessionId};
 use crate::monitor::Monitor;
 use crate::path::TreePath;
 use crate::repo::content::Reader;
@@ -84,6 +84,8 @@ pub struct Report {
     pub packs_read: u64,
     /// Stored bytes read of them.
     pub bytes_read: u64,
+    /// Packs by writers that were read and found whole, every id computed again.
+    pub whole: BTreeSet<PackId>,
     /// Packs and sessions that no snapshot needs, or that are not finished: not a fault.
     pub notes: Vec<String>,
 }

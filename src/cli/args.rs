@@ -59,7 +59,7 @@ pub(super) struct Global {
     /// Where to keep what may be deleted [env: ESKER_CACHE_DIR] [default: $XDG_CACHE_HOME/esker]
     #[arg(long, global = true, value_name = "DIR", help_heading = GLOBAL)]
     pub(super) cache_dir: Option<PathBuf>,
-    /// Keep nothing locally; a backup then reads every file again
+    /// Keep nothing on this machine; a backup keeps its change record in the repository
     #[arg(long, global = true, help_heading = GLOBAL, conflicts_with = "cache_dir")]
     pub(super) no_cache: bool,
     /// Where to keep what should not be deleted [env: ESKER_STATE_DIR] [default: $XDG_STATE_HOME/esker]
@@ -307,6 +307,10 @@ pub(super) struct CheckArgs {
     /// Read part of it: the n-th of t parts, a random share, or about SIZE
     #[arg(long, value_name = "n/t, x% or SIZE", value_parser = parse_subset, conflicts_with = "read_data")]
     pub(super) read_data_subset: Option<ReadData>,
+    /// Vouch for what was read whole, so that every machine may reuse what others have stored; takes an
+    /// owner, and writes one note to the repository
+    #[arg(long)]
+    pub(super) attest: bool,
 }
 
 #[derive(Debug, clap::Args)]

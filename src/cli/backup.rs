@@ -10,7 +10,7 @@ use super::args::{BackupArgs, CHUNK_AVERAGE_BYTES, InitArgs};
 use super::choose::patterns;
 use super::fail::{Fail, Result, usage};
 use super::{init, json, place, text};
-use crate::backup::{CHECKPOINT_SECS, Options, Report, resolve_roots, run as make_snapshot};
+use crate::backup::{CHECKPOINT_SECS, KeepRecord, Options, Report, resolve_roots, run as make_snapshot};
 use crate::error::{Context, Error, Kind};
 use crate::monitor::{Counters, Severity};
 use crate::path::{Name, TreePath};
@@ -62,6 +62,7 @@ pub(super) fn run(app: &App, args: &BackupArgs) -> Result<()> {
         tags: args.tag.clone(),
         packs: PackSettings { level: args.compression, ..PackSettings::default() },
         threads: app.threads(),
+        keep_record: if app.global.no_cache { KeepRecord::InRepository } else { KeepRecord::Locally },
         checkpoint_bytes: args.checkpoint.max(1),
         checkpoint_secs: CHECKPOINT_SECS,
         force: args.force,

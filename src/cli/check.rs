@@ -4,11 +4,13 @@ use serde_json::json;
 
 use super::app::App;
 use super::args::CheckArgs;
-use super::fail::{Fail, Result};
+use super::fail::{Fail, Result, usage};
 use super::{place, text};
 use crate::check::{Fault, Options, ReadData, Report, run as look};
 use crate::error::{Error, Kind};
+use crate::format::access::Role;
 use crate::repo::content::Reader;
+use crate::repo::keys::not_an_owner;
 use crate::repo::snapshots::Filter;
 
 pub(super) fn run(app: &App, args: &CheckArgs) -> Result<()> {
@@ -31,6 +33,15 @@ fn check(app: &App, args: &CheckArgs) -> Result<()> {
         None if args.read_data => ReadData::All,
         None => ReadData::No,
     };
+    if args.attest {
+        if read_data == ReadData::No {
+            let what = "nothing was attested: only what is read can be";
+            return Err(usage(what).hint("add `--read-data` or `--read-data-subset`").into());
+        }
+        if repository.keys.role != Role::Owner {
+            return Err(not_an_owner().into());
+        }
+    }
     let work = app.work("check");
     let options = Options { read_data, snapshot, threads: app.threads() };
     let report = look(&reader, &options, work.monitor());
@@ -40,6 +51,9 @@ fn check(app: &App, args: &CheckArgs) -> Result<()> {
     for fault in &report.faults {
         tell_fault(app, fault)?;
     }
+    if args.attest {
+        repository.attest(&report.whole)?;
+    }
     if app.global.json {
         app.out.json(&json!({
             "message_type": "summary",
@@ -48,10 +62,15 @@ fn check(app: &App, args: &CheckArgs) -> Result<()> {
             "packs": report.packs,
             "packs_read": report.packs_read,
             "bytes_read": report.bytes_read,
+            "packs_attested": if args.attest { report.whole.len() } else { 0 },
             "notes": report.notes,
         }))?;
     } else {
         tell(app, &report, read_data, took)?;
+        if args.attest {
+            let packs = text::count(report.whole.len() as u64, "pack", "packs");
+            app.say(&format!("  attested  {packs} of writers, for every machine to reuse"))?;
+        }
     }
     if report.faults.is_empty() {
         return Ok(());

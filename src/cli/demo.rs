@@ -19,7 +19,7 @@ use super::fail::{Result, usage};
 use super::text;
 use super::text::Side;
 use super::unlock::NewKeyFile;
-use crate::backup::{CHECKPOINT_BYTES, CHECKPOINT_SECS, Options, Report, run as make_snapshot};
+use crate::backup::{CHECKPOINT_BYTES, CHECKPOINT_SECS, KeepRecord, Options, Report, run as make_snapshot};
 use crate::chunk::cut::Parameters;
 use crate::crypto::slot::KdfCost;
 use crate::error::{Context, Error, Kind};
@@ -204,6 +204,7 @@ fn snapshot(app: &App, repository: &Repository, source: &Path, before: u64) -> R
         tags: Vec::new(),
         packs: PackSettings::default(),
         threads: app.threads(),
+        keep_record: KeepRecord::Locally,
         checkpoint_bytes: CHECKPOINT_BYTES,
         checkpoint_secs: CHECKPOINT_SECS,
         force: false,

@@ -221,8 +221,12 @@ impl Repository {
     /// Whether this credential's stored chunks may be relied on without having been read: its
     /// own, and owners'. A stolen writer credential could plant wrong bytes under a chunk id.
     pub fn trusts(&self, credential: &CredentialId) -> bool {
-        *credential == self.keys.credential.id()
-            || self.access.member(credential).is_some_and(|member| member.role == Role::Owner)
+        *credential == self.keys.credential.id() || self.is_owner(credential)
+    }
+
+    /// Whether the access list has this credential as an owner.
+    pub fn is_owner(&self, credential: &CredentialId) -> bool {
+        self.access.member(credential).is_some_and(|member| member.role == Role::Owner)
     }
 }
 

@@ -7,7 +7,7 @@
 //! is one writer's passage from announcement to commit, [`pack_writer`] turns chunks into
 //! packs, [`tree`] cuts directories and lists into nodes, [`import`] brings the local catalog up to
 //! date, [`content`] and [`reader`] read everything back, [`walk`] goes through a tree,
-//! [`snapshots`] lists and finds snapshots.
+//! [`snapshots`] lists and finds snapshots, [`notes`] vouches for packs.
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -23,6 +23,7 @@ pub mod content;
 pub mod import;
 pub mod keys;
 pub mod members;
+pub mod notes;
 pub mod open;
 pub mod pack_writer;
 pub mod reader;

@@ -163,6 +163,7 @@ impl Scene {
             tags: vec![],
             packs: self.packs,
             threads: 2,
+            keep_record: backup::KeepRecord::Locally,
             checkpoint_bytes: backup::CHECKPOINT_BYTES,
             checkpoint_secs: backup::CHECKPOINT_SECS,
             force: false,

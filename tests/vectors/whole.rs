@@ -81,6 +81,7 @@ fn make_repository(at: &Path, key: &Path) {
         tags: vec!["vector".into()],
         packs: PackSettings::default(),
         threads: 1,
+        keep_record: backup::KeepRecord::Locally,
         checkpoint_bytes: backup::CHECKPOINT_BYTES,
         checkpoint_secs: backup::CHECKPOINT_SECS,
         force: false,

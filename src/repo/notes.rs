@@ -1,0 +1,58 @@
+//! Saying things about other objects: notes (SPEC §10.3).
+
+use std::collections::BTreeSet;
+
+use super::Repository;
+use super::collections::NOTES;
+use super::keys::not_an_owner;
+use crate::error::{Context, Result};
+use crate::format::access::Role;
+use crate::format::cbor::{self, Extra};
+use crate::format::gc::{Note, NoteClaim};
+use crate::format::record::RecordKind;
+use crate::id::{ObjectId, PackId};
+use crate::storage::ErrorKind;
+
+/// Packs named by one note.
+const PACKS_MAX: usize = 100_000;
+
+impl Repository {
+    /// Vouches, as an owner, for packs that were read whole with every id computed again: every
+    /// writer may reuse what is in them, whoever stored it (W4). Durable when it returns.
+    pub fn attest(&self, packs: &BTreeSet<PackId>) -> Result<()> {
+        if self.keys.role != Role::Owner {
+            return Err(not_an_owner());
+        }
+        if packs.is_empty() {
+            return Ok(());
+        }
+        let mut seen = self.newest_notes()?;
+        let packs: Vec<_> = packs.iter().copied().collect();
+        for part in packs.chunks(PACKS_MAX) {
+            let claim = NoteClaim::Verified { packs: part.to_vec() };
+            let note = Note { time_secs: self.world.now().secs, seen, claim, extra: Extra::default() };
+            seen = vec![self.put_hashed_record(RecordKind::Note, NOTES, &cbor::encode(&note))?];
+        }
+        self.storage.barrier().context(|| "cannot store a note")
+    }
+
+    /// The notes that no other note has seen.
+    fn newest_notes(&self) -> Result<Vec<ObjectId>> {
+        let mut newest = BTreeSet::new();
+        let mut seen = BTreeSet::new();
+        for object in self.storage.list(NOTES).context(|| "cannot list the notes")? {
+            let stored = match self.storage.get(&object.name) {
+                Ok(stored) => stored,
+                // A collection has folded it into a log.
+                Err(error) if error.kind() == ErrorKind::NotFound => continue,
+                Err(error) => return Err(error).context(|| format!("cannot read `{}`", object.name)),
+            };
+            // One that does not verify is absent.
+            let Ok(opened) = self.open_record(RecordKind::Note, &object.name, &stored) else { continue };
+            let Ok(note) = cbor::decode::<Note>(&opened.body) else { continue };
+            newest.insert(opened.hash);
+            seen.extend(note.seen);
+        }
+        Ok(newest.difference(&seen).copied().collect())
+    }
+}

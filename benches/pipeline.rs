@@ -134,6 +134,7 @@ impl Scene {
             force: false,
             ignore_ctime: false,
             program: "bench".into(),
+            variation: backup::Variation::default(),
         };
         backup::run(&repository.open(), &options, &Monitor::silent()).expect("the source is readable")
     }

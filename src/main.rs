@@ -1,5 +1,6 @@
 //! The `esker` program: what belongs to the process, then [`esker::cli`].
 
+use std::fs::File;
 use std::io::{self, BufWriter, IsTerminal};
 use std::process::ExitCode;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -15,7 +16,8 @@ fn main() -> ExitCode {
     let env: std::collections::BTreeMap<_, _> = std::env::vars_os().collect();
     let uid = rustix::process::getuid();
     let user = nix::unistd::User::from_uid(nix::unistd::Uid::from_raw(uid.as_raw())).ok().flatten();
-    let stdin_is_terminal = io::stdin().is_terminal();
+    // With something piped in there may still be a terminal to type a password at.
+    let has_terminal = io::stdin().is_terminal() || (io::stderr().is_terminal() && File::open("/dev/tty").is_ok());
     let context = Context {
         world: World::system(),
         env,
@@ -23,12 +25,12 @@ fn main() -> ExitCode {
         user: user.map_or_else(|| uid.as_raw().to_string(), |user| user.name),
         host: rustix::system::uname().nodename().to_string_lossy().into_owned(),
         time_zone: jiff::tz::TimeZone::system(),
+        stdin: Box::new(io::stdin()),
         stdout: Box::new(BufWriter::new(io::stdout())),
         stderr: Box::new(io::stderr()),
         stdout_is_terminal: io::stdout().is_terminal(),
         stderr_is_terminal: io::stderr().is_terminal(),
-        prompt: stdin_is_terminal
-            .then(|| -> esker::cli::Prompt { Box::new(|text: &str| rpassword::prompt_password(text)) }),
+        prompt: has_terminal.then(|| -> esker::cli::Prompt { Box::new(|text: &str| rpassword::prompt_password(text)) }),
         memory: None,
         on_interrupt: on_interrupt(),
     };

@@ -9,6 +9,7 @@ use super::Options;
 use super::known::{Followers, Known, Old};
 use super::passage::Passage;
 use super::units::{Batch, FileJob, Unit};
+use crate::error::Error;
 use crate::format::cbor::Extra;
 use crate::format::tree::{Attributes, Content, Detail, Entry, Hole, Piece, Totals, Xattr};
 use crate::id::ChunkId;
@@ -18,7 +19,7 @@ use crate::source::dir::Dir;
 use crate::source::links::LinkTable;
 use crate::source::meta::{self, Owner, Owners};
 use crate::source::stat::{Kind, Stat};
-use crate::source::walk::{Event, Walk};
+use crate::source::walk::{Event, Scope, Walk};
 use crate::world::Time;
 
 /// A unit is closed when its files have this many bytes or this many there are.
@@ -46,16 +47,27 @@ pub(super) struct Fresh {
 
 /// One step for the sequencer, in walk order.
 pub(super) enum Step {
-    /// A directory begins; its root node is not known yet.
-    Enter { fresh: Fresh, known: bool },
+    /// A directory begins; its root node is not known yet. `whole` unless it only leads to roots.
+    Enter { fresh: Fresh, known: bool, whole: bool },
     /// It ends. `old` is the root node it had.
     Leave { incomplete: bool, old: Option<(ChunkId, u64)> },
     /// An entry that is complete; a file's content is inline.
     Ready { fresh: Fresh, status: Status },
     /// A file whose content comes from the unit being read.
     File { fresh: Fresh, path: TreePath, known: bool },
+    /// A file that comes from the unit being read and from nowhere else; what it was last time.
+    Stream { fresh: Fresh, path: TreePath, old: Option<Detail> },
     /// The files that follow are in this unit.
     Unit { ordinal: u64, batches: Receiver<Batch> },
+}
+
+/// What is known when everything has been handed on.
+#[derive(Default)]
+pub(super) struct Walked {
+    /// How many problems were reported.
+    pub(super) problems: u64,
+    /// Why there must be no snapshot.
+    pub(super) failure: Option<Error>,
 }
 
 /// The sequencer has gone.
@@ -80,7 +92,7 @@ struct Driver<'a, 'r> {
     problems: u64,
 }
 
-/// Walks, decides and hands on; gives the number of problems reported.
+/// Walks, decides and hands on.
 pub(super) fn follow(
     passage: &Passage<'_>,
     options: &Options,
@@ -89,7 +101,7 @@ pub(super) fn follow(
     halted: &AtomicBool,
     steps: &Sender<Step>,
     units: &Sender<Unit>,
-) -> u64 {
+) -> Walked {
     let mut driver = Driver {
         passage,
         options,
@@ -110,7 +122,7 @@ pub(super) fn follow(
     let _ = driver.run();
     // Whatever checkpoints of earlier runs there are, this backup takes their place.
     driver.passage.supersede(driver.known.checkpoints());
-    driver.problems
+    Walked { problems: driver.problems, failure: None }
 }
 
 /// What became of an entry since the parent.
@@ -130,9 +142,9 @@ impl Driver<'_, '_> {
                 return Ok(());
             }
             match event {
-                Event::Enter { name, stat, dir, .. } => {
+                Event::Enter { name, stat, dir, scope } => {
                     let path = walk.path().clone();
-                    self.enter(name, &stat, &dir, &path)?;
+                    self.enter(name, &stat, &dir, &path, scope == Scope::Whole)?;
                 }
                 Event::Item { name, stat, dir } => {
                     let path = walk.path().join(&name);
@@ -211,7 +223,14 @@ impl Driver<'_, '_> {
             })
     }
 
-    fn enter(&mut self, name: Option<Name>, stat: &Stat, dir: &Arc<Dir>, path: &TreePath) -> Result<(), Gone> {
+    fn enter(
+        &mut self,
+        name: Option<Name>,
+        stat: &Stat,
+        dir: &Arc<Dir>,
+        path: &TreePath,
+        whole: bool,
+    ) -> Result<(), Gone> {
         let known = self.known.enter(name.as_ref());
         let xattrs = self.xattrs(&known, stat, Owner::Directory(dir), path);
         let attributes = self.attributes(stat, path, xattrs);
@@ -219,7 +238,7 @@ impl Driver<'_, '_> {
         let detail = Detail::Directory { id, level: 0, totals: Totals::default(), incomplete: false };
         let entry = Entry { name, attributes, detail, extra: Extra::default() };
         let fresh = Fresh { entry, ctime: stat.ctime, ino: stat.ino };
-        self.step(Step::Enter { fresh, known: known.parent.is_some() })
+        self.step(Step::Enter { fresh, known: known.parent.is_some(), whole })
     }
 
     fn item(&mut self, name: Name, stat: Stat, dir: Arc<Dir>, path: TreePath) -> Result<(), Gone> {

@@ -54,7 +54,7 @@ impl Followers {
     /// Opens all records of a set that are not those of runs at work.
     pub(super) fn open(place: &Place) -> Self {
         let parent = File::open(&place.path).ok().and_then(|file| Follower::open(place, file));
-        let parent = parent.filter(|parent| parent.header.root.is_some());
+        let parent = parent.filter(|parent| parent.header.chosen.is_some());
         let mut stopped = Vec::new();
         for (path, _) in place.files("new") {
             let Some(file) = File::open(&path).ok().filter(claim) else { continue };
@@ -306,7 +306,7 @@ mod tests {
         run(&place(dir.path(), 1, 1), 9, rows().len(), true);
         let file = || File::open(dir.path().join("record")).unwrap();
         let (mut reader, found) = RecordReader::open(&place(dir.path(), 1, 1), file()).unwrap();
-        assert_eq!((found.session, found.root, found.began), (session(109), Some([9; 32]), Time::from_secs(900)));
+        assert_eq!((found.session, found.chosen, found.began), (session(109), Some([9; 32]), Time::from_secs(900)));
         let mut back = Vec::new();
         while let Some(row) = reader.next().unwrap() {
             back.push(row);

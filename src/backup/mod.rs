@@ -5,7 +5,8 @@
 //! `sequence`, alone and in walk order, looks chunks up, claims new ones, builds the tree and
 //! feeds the pack writer. So no chunk is stored twice, neighbours stay neighbours, and the same
 //! input makes the same repository. `passage` is the way through one session or, with checkpoints,
-//! several. On this machine `record` keeps what was seen, for `known` to find in the next run, and
+//! several, and `unchanged` tells whether there is anything new to say. A stream has `stream` in the
+//! place of `follow` and the readers. On this machine `record` keeps what was seen, for `known` to find in the next run, and
 //! `journal` what a session has stored until it commits; both are files of `blocks`. A machine without
 //! a disk keeps its record in the repository (`stateless`).
 
@@ -17,7 +18,11 @@ mod passage;
 mod record;
 mod sequence;
 mod stateless;
+mod stream;
+mod unchanged;
 mod units;
+
+pub use stream::StreamInput;
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -28,6 +33,7 @@ use passage::Passage;
 use record::{Place, RecordWriter};
 use sequence::{Halt, Sequencer};
 use stateless::Fetched;
+use unchanged::{Chosen, Digest};
 
 use crate::chunk::cut::{Cutter, Parameters};
 use crate::error::{Context, Error, Kind, Result};
@@ -86,6 +92,25 @@ pub struct Options {
     pub ignore_ctime: bool,
     /// The program's name and version.
     pub program: String,
+    /// How it differs from an ordinary backup.
+    pub variation: Variation,
+}
+
+/// What is asked for beyond an ordinary backup.
+#[derive(Clone, Default)]
+pub struct Variation {
+    /// Back up this stream; the only root is its path.
+    pub stream: Option<StreamInput>,
+    /// Make no snapshot that would say what its parent says.
+    pub skip_if_unchanged: bool,
+    /// Only find out what would be added. The repository's storage is a
+    /// [`crate::storage::dry_run::DryRun`]; here it means that nothing is committed or recorded.
+    pub dry_run: bool,
+    /// Neither read nor write the change record: this is no backup of the set its roots name.
+    pub unrecorded: bool,
+    /// The parent must be this snapshot. It can be none but the one the change record is of: a
+    /// tree does not hold what tells whether a file changed (DESIGN 6).
+    pub parent: Option<SessionId>,
 }
 
 impl std::fmt::Debug for Options {
@@ -94,11 +119,27 @@ impl std::fmt::Debug for Options {
     }
 }
 
+/// What came of a backup.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Ending {
+    /// The snapshot is made.
+    Made,
+    /// It would say what its parent says, and is not made.
+    Unchanged {
+        /// The parent.
+        parent: SessionId,
+    },
+    /// It would be made.
+    DryRun,
+}
+
 /// What a backup did.
 #[derive(Debug, Clone)]
 pub struct Report {
-    /// The snapshot.
+    /// The snapshot, if one was made.
     pub id: SessionId,
+    /// Whether it was.
+    pub ending: Ending,
     /// What is in the snapshot's record.
     pub snapshot: Snapshot,
     /// Files and directories that are missing or kept changing; each was reported.
@@ -115,21 +156,28 @@ pub fn run(repo: &Repository, options: &Options, monitor: &Monitor) -> Result<Re
     }
     let set = set_of(repo, options);
     let (fetched, place) = match options.keep_record {
+        _ if options.variation.unrecorded => (None, None),
         KeepRecord::Locally => (None, local_place(repo, set)),
         KeepRecord::InRepository => Fetched::fetch(repo, set, monitor)?.unzip(),
     };
     let mut superseded = Vec::new();
     for _ in 0..ATTEMPTS_MAX {
-        if let Some(place) = &place {
+        let kept = place.clone().filter(|_| !options.variation.dry_run);
+        if let Some(place) = &kept {
             superseded.extend(passage::take_up(repo, place)?);
         }
-        let passage = Passage::begin(repo, options, monitor, place.clone(), superseded)?;
+        let passage = Passage::begin(repo, options, monitor, kept, superseded)?;
         match attempt(passage, options, monitor, place.as_ref())? {
-            Attempt::Made(report) => {
-                if let (Some(fetched), Some(place)) = (&fetched, &place) {
+            Attempt::Ended(report) => {
+                if let (Some(fetched), Some(place), Ending::Made) = (&fetched, &place, report.ending) {
                     fetched.put_back(repo, &place.path, monitor);
                 }
                 return Ok(*report);
+            }
+            // Collectors ask only those that were silent for hours; who has the stream has it again.
+            Attempt::BeginAnew(_) if options.variation.stream.is_some() => {
+                let what = "no snapshot was made: a collector interfered, and a stream cannot be read twice";
+                return Err(Error::new(Kind::Failed, what).hint("run the backup again"));
             }
             Attempt::BeginAnew(committed) => superseded = committed,
         }
@@ -140,7 +188,7 @@ pub fn run(repo: &Repository, options: &Options, monitor: &Monitor) -> Result<Re
 
 /// What came of one walk.
 enum Attempt {
-    Made(Box<Report>),
+    Ended(Box<Report>),
     /// A collector has taken something back, or asked before the commit was there and may call
     /// the session void. Nothing has been said yet; a new session checks everything again. These
     /// are the sessions it will take the place of.
@@ -158,9 +206,15 @@ fn attempt(mut passage: Passage<'_>, options: &Options, monitor: &Monitor, place
     if known.parent().is_some_and(|header| !first.counts(&header.session)) {
         known.forget_parent();
     }
-    passage.set_parent(known.parent().map(|header| header.session));
+    let parent = known.parent();
+    let parent_id = parent.map(|header| header.session);
+    if let Some(wanted) = options.variation.parent.filter(|wanted| Some(*wanted) != parent_id) {
+        first.withdraw();
+        return Err(not_the_parent(&wanted, parent_id.as_ref()));
+    }
+    passage.set_parent(parent_id);
     let passage = passage;
-    let record = place.and_then(|place| match begin_record(place, &passage) {
+    let record = place.filter(|_| !options.variation.dry_run).and_then(|place| match begin_record(place, &passage) {
         Ok(writer) => Some(writer),
         Err(error) => {
             let message = format!("the next backup will read every file again: {error}");
@@ -177,7 +231,7 @@ fn attempt(mut passage: Passage<'_>, options: &Options, monitor: &Monitor, place
     let (steps_in, steps) = crossbeam_channel::bounded(STEPS_WAITING_MAX);
     let (units_in, units_out) = crossbeam_channel::bounded(UNITS_WAITING_MAX);
     let halted = AtomicBool::new(false);
-    let sequenced = std::thread::scope(|scope| {
+    let walked = std::thread::scope(|scope| {
         let threads: Vec<_> = (0..options.threads.max(1))
             .map(|_| {
                 let (units, cutter, permits) = (units_out.clone(), cutter.clone(), permits.clone());
@@ -187,25 +241,46 @@ fn attempt(mut passage: Passage<'_>, options: &Options, monitor: &Monitor, place
         drop(units_out);
         let passage = &passage;
         let halted = &halted;
-        let driver =
-            scope.spawn(move || follow::follow(passage, options, known, monitor, halted, &steps_in, &units_in));
-        let mut sequencer = Sequencer::new(passage, options, monitor, record, &permits);
+        let reading = options.variation.stream.as_ref().map(|input| stream::Reading {
+            input,
+            cutter: &cutter,
+            ids: &repo.keys.ids,
+            permits: &permits,
+            monitor,
+            began: passage.began(),
+        });
+        let driver = scope.spawn(move || match reading {
+            Some(reading) => stream::follow(&reading, known, &steps_in),
+            None => follow::follow(passage, options, known, monitor, halted, &steps_in, &units_in),
+        });
+        let chosen = Chosen::new(options.variation.stream.is_some());
+        let mut sequencer = Sequencer::new(passage, options, monitor, record, &permits, chosen);
         let result = sequencer.run(&steps);
         // On failure everyone who waits for us is told that nobody comes. A step that waits in the
         // channel holds the end of a unit some thread sends to, so all are taken until the driver ends.
         halted.store(true, Ordering::Relaxed);
         permits.close();
         steps.iter().for_each(drop);
-        let problems = driver.join();
+        let walked = driver.join();
         for thread in threads {
             let _ = thread.join();
         }
-        let root = result?;
-        let problems = problems.map_err(|_| Error::new(Kind::Failed, "no snapshot was made: the walk stopped"))?;
-        Ok(sequencer.finish(root, problems)?)
+        let walked = walked.map_err(|_| Error::new(Kind::Failed, "no snapshot was made: the walk stopped"))?;
+        let root = match (result, walked.failure) {
+            (Err(Halt::Stopped { kept }), _) => return Err(Halt::Stopped { kept }),
+            (_, Some(failure)) => {
+                if !sequencer.has_begun_packs() {
+                    passage.session().withdraw();
+                }
+                return Err(Halt::Failed(failure));
+            }
+            (result, None) => result?,
+        };
+        let root = root.ok_or_else(|| Error::new(Kind::Failed, "no snapshot was made: `/` cannot be read"))?;
+        Ok((sequencer, root, walked.problems))
     });
-    let mut sequenced = match sequenced {
-        Ok(sequenced) => sequenced,
+    let (sequencer, root, walk_problems) = match walked {
+        Ok(walked) => walked,
         Err(Halt::Failed(error)) => return Err(error),
         Err(Halt::BeginAnew) => return Ok(Attempt::BeginAnew(passage.superseded())),
         Err(Halt::Stopped { kept }) => {
@@ -216,19 +291,59 @@ fn attempt(mut passage: Passage<'_>, options: &Options, monitor: &Monitor, place
             });
         }
     };
-    let snapshot = passage.snapshot(sequenced.root.clone(), sequenced.summary);
+    let (chosen, problems) = (sequencer.chosen(), sequencer.problems() + walk_problems);
     let id = passage.session().id();
+    let ended = |ending, snapshot| Ok(Attempt::Ended(Box::new(Report { id, ending, snapshot, problems })));
+    let recorded = parent.and_then(|header| Some((header.session, header.chosen?)));
+    if options.variation.skip_if_unchanged
+        && let Some(parent) = same_as_parent(repo, options, recorded, &chosen)
+    {
+        let snapshot = passage.snapshot(root, sequencer.summary());
+        // Nothing was put but the announcement.
+        if !sequencer.has_begun_packs() {
+            passage.session().withdraw();
+        }
+        return ended(Ending::Unchanged { parent }, snapshot);
+    }
+    let mut sequenced = sequencer.finish(root)?;
+    let snapshot = passage.snapshot(sequenced.root.clone(), sequenced.summary);
+    if options.variation.dry_run {
+        return ended(Ending::DryRun, snapshot);
+    }
     let packs = sequenced.close(&snapshot)?;
     if passage.commit(CommitKind::Snapshot, packs, &snapshot)? == Outcome::Flagged {
         return Ok(Attempt::BeginAnew(passage.superseded()));
     }
-    if let Some(Err(error)) =
-        sequenced.record.take().map(|record| record.finish(id, record::hash_of_root(&snapshot.root)))
-    {
+    if let Some(Err(error)) = sequenced.record.take().map(|record| record.finish(id, chosen)) {
         let message = format!("the next backup will read every file again: {error}");
         monitor.problem(Severity::Warning, "change record", message);
     }
-    Ok(Attempt::Made(Box::new(Report { id, snapshot, problems: sequenced.problems })))
+    ended(Ending::Made, snapshot)
+}
+
+/// The parent, if the roots hold what they held there: by the change record, or else, for an
+/// owner, by the snapshot. Where neither says so there is something to say.
+fn same_as_parent(
+    repo: &Repository,
+    options: &Options,
+    recorded: Option<(SessionId, Digest)>,
+    chosen: &Digest,
+) -> Option<SessionId> {
+    let known = match recorded {
+        Some(recorded) => Some(recorded),
+        None => unchanged::of_parent(repo, options).ok().flatten(),
+    };
+    known.filter(|(_, of_parent)| of_parent == chosen).map(|(parent, _)| parent)
+}
+
+fn not_the_parent(wanted: &SessionId, parent: Option<&SessionId>) -> Error {
+    let why = match parent {
+        Some(parent) => format!("what this machine recorded of these files is of snapshot `{}`", parent.short()),
+        None => "this machine has no record of these files".to_owned(),
+    };
+    let what = format!("no snapshot was made: `{}` cannot be its parent: {why}", wanted.short());
+    Error::new(Kind::Failed, what)
+        .hint("leave out --parent: the newest record is used by itself, and without one every file is read")
 }
 
 /// Begins this run's change record with the checkpoints it rests on.
@@ -258,6 +373,10 @@ fn set_of(repo: &Repository, options: &Options) -> [u8; 16] {
     let mut roots = options.roots.clone();
     roots.sort();
     roots.iter().for_each(|root| part(root.as_bytes()));
+    if options.variation.stream.is_some() {
+        // It has no more to do with a file of that path.
+        part(b"stream");
+    }
     *hasher.finalize().as_bytes().first_chunk().expect("a hash has 32 bytes")
 }
 

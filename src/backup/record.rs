@@ -18,6 +18,7 @@ use std::path::PathBuf;
 use minicbor::Decoder;
 
 use super::blocks::{BlockReader, BlockWriter, Subject, broken, claim};
+use super::unchanged::Digest;
 use crate::chunk::compress::{Compression, Compressor, Decompressor, Level};
 use crate::crypto::key::SecretKey;
 use crate::format::cbor::{self, Record};
@@ -108,8 +109,8 @@ pub(super) struct Header {
     pub(super) session: SessionId,
     /// When the run began.
     pub(super) began: Time,
-    /// Of a finished run, [`hash_of_root`] of its snapshot.
-    pub(super) root: Option<[u8; 32]>,
+    /// Of a finished run, what the roots held.
+    pub(super) chosen: Option<Digest>,
 }
 
 const HEADER_BYTES: usize = 61;
@@ -120,9 +121,9 @@ impl Header {
         bytes[..16].copy_from_slice(self.session.as_bytes());
         bytes[16..24].copy_from_slice(&self.began.secs.to_le_bytes());
         bytes[24..28].copy_from_slice(&self.began.nanos.to_le_bytes());
-        if let Some(root) = &self.root {
+        if let Some(chosen) = &self.chosen {
             bytes[28] = 1;
-            bytes[29..].copy_from_slice(root);
+            bytes[29..].copy_from_slice(chosen);
         }
         bytes
     }
@@ -132,18 +133,13 @@ impl Header {
         let (session, rest) = bytes.split_first_chunk::<16>()?;
         let (secs, rest) = rest.split_first_chunk::<8>()?;
         let (nanos, rest) = rest.split_first_chunk::<4>()?;
-        let (finished, root) = rest.split_first()?;
+        let (finished, chosen) = rest.split_first()?;
         Some(Self {
             session: SessionId::from_bytes(*session),
             began: Time { secs: i64::from_le_bytes(*secs), nanos: u32::from_le_bytes(*nanos) },
-            root: if *finished == 1 { Some(root.try_into().ok()?) } else { None },
+            chosen: if *finished == 1 { Some(chosen.try_into().ok()?) } else { None },
         })
     }
-}
-
-/// What tells whether two snapshots have the same tree.
-pub(super) fn hash_of_root(root: &Entry) -> [u8; 32] {
-    *blake3::hash(&cbor::encode(root)).as_bytes()
 }
 
 impl Row {
@@ -208,7 +204,7 @@ impl RecordWriter {
         let temporary = place.beside("new", &session);
         let file = OpenOptions::new().read(true).write(true).create(true).truncate(true).open(&temporary)?;
         claim(&file);
-        let header = Header { session, began, root: None };
+        let header = Header { session, began, chosen: None };
         let mut blocks = BlockWriter::begin(file, &place.key, world, place.subject())?;
         blocks.push(HEAD, &header.encode())?;
         let compressor = Compressor::without_verification(Level::Number(1));
@@ -240,9 +236,9 @@ impl RecordWriter {
     /// Puts the record of the run that made this snapshot in the place of the last one, and
     /// removes those of stopped runs. Not synced: a record that a power loss tore does not
     /// authenticate, and is a cache anyway.
-    pub(super) fn finish(mut self, session: SessionId, root: [u8; 32]) -> io::Result<()> {
+    pub(super) fn finish(mut self, session: SessionId, chosen: Digest) -> io::Result<()> {
         self.flush(LAST)?;
-        self.header = Header { session, root: Some(root), ..self.header };
+        self.header = Header { session, chosen: Some(chosen), ..self.header };
         self.blocks.replace_first(HEAD, &self.header.encode())?;
         rustix::fs::rename(&self.temporary, &self.place.path)?;
         for (path, _) in self.place.files("new") {

@@ -9,6 +9,7 @@ use super::Options;
 use super::follow::{Fresh, Status, Step};
 use super::passage::Passage;
 use super::record::{RecordWriter, Row, Seen};
+use super::unchanged::{Chosen, Digest};
 use super::units::{Expected, FileDone, Permits};
 use crate::chunk::frame::{FrameBuilder, PlainFrame};
 use crate::crypto::ident::{ChunkKind, IdKeys};
@@ -24,7 +25,7 @@ use crate::monitor::{Monitor, Severity};
 use crate::path::TreePath;
 use crate::repo::pack_writer::{PackSettings, PackWriter};
 use crate::repo::session::{Outcome, Session};
-use crate::repo::tree::{DirectoryBuilder, NodeSink, content_of};
+use crate::repo::tree::{ContentBuilder, DirectoryBuilder, NodeSink, content_of};
 use crate::source::file::FileProblem;
 use crate::world::Time;
 
@@ -122,6 +123,8 @@ impl NodeSink for Chunks<'_> {
 struct OpenDirectory {
     fresh: Fresh,
     known: bool,
+    /// It is a root or below one.
+    whole: bool,
     builder: DirectoryBuilder,
     totals: Totals,
 }
@@ -142,6 +145,7 @@ pub(super) struct Sequencer<'s, 'r> {
     checkpoint: Time,
     problems: u64,
     root: Option<Entry>,
+    chosen: Chosen,
 }
 
 /// A tree that is whole, and packs that only lack the copy of the snapshot record.
@@ -150,7 +154,6 @@ pub(super) struct Sequenced<'r> {
     pub(super) record: Option<RecordWriter>,
     pub(super) root: Entry,
     pub(super) summary: Summary,
-    pub(super) problems: u64,
 }
 
 impl<'s, 'r> Sequencer<'s, 'r> {
@@ -160,6 +163,7 @@ impl<'s, 'r> Sequencer<'s, 'r> {
         monitor: &'s Monitor,
         record: Option<RecordWriter>,
         permits: &'s Arc<Permits>,
+        chosen: Chosen,
     ) -> Self {
         Self {
             ids: &passage.repo().keys.ids,
@@ -175,6 +179,7 @@ impl<'s, 'r> Sequencer<'s, 'r> {
             checkpoint: passage.began(),
             problems: 0,
             root: None,
+            chosen,
         }
     }
 
@@ -192,7 +197,7 @@ impl<'s, 'r> Sequencer<'s, 'r> {
                 break;
             }
             match step {
-                Step::Enter { fresh, known } => self.enter(fresh, known),
+                Step::Enter { fresh, known, whole } => self.enter(fresh, known, whole),
                 Step::Leave { incomplete, old } => self.leave(incomplete, old)?,
                 Step::Ready { fresh, status } => {
                     self.monitor.done(0, fresh.entry.size());
@@ -207,6 +212,7 @@ impl<'s, 'r> Sequencer<'s, 'r> {
                     }
                 }
                 Step::File { fresh, path, known } => self.file(fresh, &path, known)?,
+                Step::Stream { fresh, path, old } => self.stream(fresh, &path, old.as_ref())?,
             }
         }
         if self.monitor.stopping() {
@@ -217,6 +223,9 @@ impl<'s, 'r> Sequencer<'s, 'r> {
 
     /// Whether so much was stored since the last checkpoint, or so long ago, that it is time.
     fn checkpoint_is_due(&self) -> bool {
+        if self.options.variation.dry_run {
+            return false;
+        }
         let stored = self.chunks.packs.sealed_bytes();
         let waited = self.passage.repo().world.now().secs.saturating_sub(self.checkpoint.secs);
         stored >= self.options.checkpoint_bytes || (stored > 0 && waited >= self.options.checkpoint_secs)
@@ -239,6 +248,9 @@ impl<'s, 'r> Sequencer<'s, 'r> {
 
     /// Commits what is stored so far because a stop was asked for.
     fn stop(&mut self, file: Option<(&Fresh, &[Piece])>) -> Halt {
+        if self.options.variation.dry_run {
+            return Halt::Stopped { kept: false };
+        }
         if self.chunks.added_bytes == 0 || self.open.is_empty() {
             return Halt::Stopped { kept: !self.passage.superseded().is_empty() };
         }
@@ -301,10 +313,42 @@ impl<'s, 'r> Sequencer<'s, 'r> {
         }
     }
 
-    fn enter(&mut self, fresh: Fresh, known: bool) {
+    fn enter(&mut self, fresh: Fresh, known: bool, whole: bool) {
         self.write_row(|| Row::Enter(seen(&fresh)));
         let builder = DirectoryBuilder::default();
-        self.open.push(OpenDirectory { fresh, known, builder, totals: Totals::default() });
+        // A mount that is not entered is below a root all the same.
+        let whole = whole || self.open.last().is_some_and(|around| around.whole);
+        self.open.push(OpenDirectory { fresh, known, whole, builder, totals: Totals::default() });
+    }
+
+    /// Takes note of an entry about to be added to the directory at hand if it is at a root.
+    fn note_chosen(&mut self, entry: &Entry, whole: bool) {
+        if whole && self.open.last().is_none_or(|around| !around.whole) {
+            let mut path = TreePath::root();
+            let above = self.open.iter().filter_map(|around| around.fresh.entry.name.as_ref());
+            above.chain(entry.name.as_ref()).for_each(|name| path.push(name));
+            self.chosen.add(&path, entry);
+        }
+    }
+
+    /// What the roots hold, once every step was taken.
+    pub(super) fn chosen(&self) -> Digest {
+        self.chosen.finish()
+    }
+
+    /// Whether a pack was begun, some of which may be stored by now.
+    pub(super) fn has_begun_packs(&self) -> bool {
+        self.chunks.packs.has_begun()
+    }
+
+    /// What was seen so far.
+    pub(super) fn summary(&self) -> Summary {
+        self.summary
+    }
+
+    /// Problems with files that were read.
+    pub(super) fn problems(&self) -> u64 {
+        self.problems
     }
 
     fn leave(&mut self, incomplete: bool, old: Option<(ChunkId, u64)>) -> Result<()> {
@@ -321,6 +365,7 @@ impl<'s, 'r> Sequencer<'s, 'r> {
         let mut entry = open.fresh.entry;
         entry.detail = Detail::Directory { id, level, totals: open.totals, incomplete };
         self.monitor.done(1, 0);
+        self.note_chosen(&entry, open.whole);
         match self.open.last_mut() {
             Some(around) => {
                 around.totals.add(entry.totals());
@@ -351,6 +396,7 @@ impl<'s, 'r> Sequencer<'s, 'r> {
         {
             *content = content_of(self.ids, std::mem::take(pieces), &mut self.chunks)?;
         }
+        self.note_chosen(&entry, true);
         let Some(around) = self.open.last_mut() else {
             return Err(Error::new(Kind::Failed, "no snapshot was made: an entry stands outside of any directory"));
         };
@@ -400,6 +446,49 @@ impl<'s, 'r> Sequencer<'s, 'r> {
         }
     }
 
+    /// Takes a stream's parts from its unit. Its pieces go straight into list nodes, so that it may
+    /// be of any length.
+    fn stream(&mut self, mut fresh: Fresh, path: &TreePath, old: Option<&Detail>) -> Result<(), Halt> {
+        let mut builder = ContentBuilder::default();
+        let mut size = 0;
+        loop {
+            if self.monitor.stopping() {
+                return Err(self.stop(None));
+            }
+            if self.checkpoint_is_due() {
+                self.pass_checkpoint(None)?;
+            }
+            let Some((part, mut bytes)) = self.unit.next_part() else {
+                let what = format!("no snapshot was made: reading `{path}` stopped");
+                return Err(Error::new(Kind::Failed, what).into());
+            };
+            let part_bytes: u64 = part.pieces.iter().map(Piece::bytes).sum();
+            size += part_bytes;
+            self.monitor.done(0, part_bytes);
+            self.chunks.session.show_alive();
+            for piece in part.pieces {
+                if let Piece::Chunk { id, bytes: length } = piece {
+                    let (chunk, rest) = bytes.split_at(length as usize);
+                    bytes = rest;
+                    self.chunks.add(ChunkKind::Data, id, chunk)?;
+                }
+                builder.push(self.ids, piece, &mut self.chunks)?;
+            }
+            if part.last {
+                break;
+            }
+        }
+        let content = builder.finish(self.ids, &mut self.chunks)?;
+        let detail = Detail::File { size, content, holes: Vec::new() };
+        let status = match old {
+            None => Status::New,
+            Some(old) if *old == detail => Status::Unmodified,
+            Some(_) => Status::Changed,
+        };
+        fresh.entry.detail = detail;
+        Ok(self.ready(fresh, status)?)
+    }
+
     fn file_failed(&mut self, path: &TreePath, problem: &FileProblem) {
         self.summary.files_unreadable += 1;
         self.problem(path, format!("it is not in the snapshot: {problem}"));
@@ -439,15 +528,13 @@ impl<'s, 'r> Sequencer<'s, 'r> {
         self.ready(fresh, if known { Status::Changed } else { Status::New })
     }
 
-    /// Seals what is left and sums up. The driver's problems are added to the sequencer's.
-    pub(super) fn finish(mut self, root: Option<Entry>, walk_problems: u64) -> Result<Sequenced<'r>> {
-        let root = root.ok_or_else(|| Error::new(Kind::Failed, "no snapshot was made: `/` cannot be read"))?;
+    /// Seals what is left and sums up.
+    pub(super) fn finish(mut self, root: Entry) -> Result<Sequenced<'r>> {
         self.chunks.flush()?;
         let mut summary = self.summary;
         summary.data_added += self.chunks.added_bytes;
         summary.data_added_packed += self.chunks.packs.sealed_bytes();
-        let problems = self.problems + walk_problems;
-        Ok(Sequenced { chunks: self.chunks, record: self.record, root, summary, problems })
+        Ok(Sequenced { chunks: self.chunks, record: self.record, root, summary })
     }
 }
 

@@ -51,6 +51,8 @@ pub(super) struct FilePart {
     pub(super) pieces: Vec<Piece>,
     /// Set with the file's last part.
     pub(super) done: Option<Result<FileDone, FileProblem>>,
+    /// Set with a stream's last part, of which there is no more to say.
+    pub(super) last: bool,
 }
 
 /// What there is to say of a file at its end.
@@ -133,6 +135,11 @@ impl Permits {
         self.changed.notify_all();
     }
 
+    /// Whether nobody wants batches any more.
+    pub(super) fn are_closed(&self) -> bool {
+        self.lock().closed
+    }
+
     /// Nobody wants batches any more.
     pub(super) fn close(&self) {
         self.lock().closed = true;
@@ -172,6 +179,56 @@ pub(super) fn read_units(units: &Receiver<Unit>, cutter: &Arc<Cutter>, ids: &IdK
         if sender.batches.send(sender.batch).is_err() {
             return;
         }
+    }
+}
+
+/// Cuts a stream that is handed over block by block into a unit's batches.
+pub(super) struct UnitSender<'a> {
+    splitter: Splitter,
+    ids: &'a IdKeys,
+    sender: BatchSender<'a>,
+}
+
+impl<'a> UnitSender<'a> {
+    /// Begins the unit's only file; `None` when nobody wants it any more.
+    pub(super) fn new(
+        unit: &'a Unit,
+        cutter: &Arc<Cutter>,
+        ids: &'a IdKeys,
+        permits: &'a Arc<Permits>,
+    ) -> Option<Self> {
+        let permit = permits.acquire(unit.ordinal)?;
+        let batch = Batch { data: Vec::new(), parts: Vec::new(), permit };
+        let (batches, unit, part) = (&unit.batches, unit.ordinal, FilePart::default());
+        let sender = BatchSender { permits, unit, batches, batch, part };
+        Some(Self { splitter: Splitter::new(cutter.clone()), ids, sender })
+    }
+
+    /// Adds the next bytes; `false` when nobody wants them any more.
+    pub(super) fn bytes(&mut self, mut block: &[u8]) -> bool {
+        let (sender, ids) = (&mut self.sender, self.ids);
+        while !block.is_empty() {
+            let space = self.splitter.space();
+            let taken = space.len().min(block.len());
+            space[..taken].copy_from_slice(&block[..taken]);
+            block = &block[taken..];
+            if self.splitter.filled(taken, &mut |split: Split<'_>| sender.piece(ids, split)).is_err() {
+                return false;
+            }
+        }
+        true
+    }
+
+    /// That was all; `false` when nobody wants it any more.
+    pub(super) fn finish(self) -> bool {
+        let Self { mut splitter, ids, mut sender } = self;
+        if splitter.finish(&mut |split: Split<'_>| sender.piece(ids, split)).is_err() {
+            return false;
+        }
+        sender.part.last = true;
+        let part = std::mem::take(&mut sender.part);
+        sender.batch.parts.push(part);
+        sender.batches.send(sender.batch).is_ok()
     }
 }
 

@@ -2,9 +2,9 @@
 
 use std::collections::BTreeMap;
 use std::ffi::{OsStr, OsString};
-use std::io::{self, Write};
+use std::io::{self, Read, Write};
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use clap::Parser;
 use jiff::tz::TimeZone;
@@ -34,6 +34,7 @@ pub(super) struct App {
     pub(super) stdout_is_terminal: bool,
     pub(super) prompt: Option<Prompt>,
     pub(super) memory: Option<Memory>,
+    stdin: Mutex<Option<Box<dyn Read + Send>>>,
     pub(super) global: Global,
     pub(super) out: Out,
     pub(super) console: Arc<Console>,
@@ -68,6 +69,7 @@ pub(super) fn run(args: Vec<OsString>, context: Context) -> u8 {
         stdout_is_terminal: context.stdout_is_terminal,
         prompt: context.prompt,
         memory: context.memory,
+        stdin: Mutex::new(Some(context.stdin)),
         global,
         out: Out::new(stdout),
         console: Console::new(stderr, style),
@@ -148,6 +150,12 @@ impl App {
     /// A path as it was typed, made absolute.
     pub(super) fn path(&self, path: &Path) -> PathBuf {
         self.cwd.join(path.strip_prefix(".").unwrap_or(path))
+    }
+
+    /// What is piped in; it can be had once.
+    pub(super) fn stdin(&self) -> Result<Box<dyn Read + Send>> {
+        let stdin = self.stdin.lock().unwrap_or_else(PoisonError::into_inner).take();
+        stdin.ok_or_else(|| usage("stdin can be read for one thing only").into())
     }
 
     /// How many threads work.

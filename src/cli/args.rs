@@ -113,12 +113,37 @@ pub(super) struct InitArgs {
 
 #[derive(Debug, clap::Args)]
 pub(super) struct BackupArgs {
-    /// Files and directories
-    #[arg(required = true, value_name = "PATH")]
+    /// Files and directories; with --stdin-from-command, the command
+    #[arg(value_name = "PATH")]
+    #[arg(required_unless_present_any = ["stdin", "files_from", "files_from_verbatim", "files_from_raw"])]
     pub(super) paths: Vec<PathBuf>,
     /// Make the repository if there is none
-    #[arg(long)]
+    #[arg(long, conflicts_with = "dry_run")]
     pub(super) init: bool,
+    /// Only say what would be added
+    #[arg(short = 'n', long)]
+    pub(super) dry_run: bool,
+    /// Make no snapshot if it would hold the same as the last one
+    #[arg(long)]
+    pub(super) skip_if_unchanged: bool,
+    /// Back up what is piped in, as one file
+    #[arg(long, conflicts_with_all = ["paths", "stdin_from_command", "files_from", "files_from_verbatim", "files_from_raw"])]
+    pub(super) stdin: bool,
+    /// Back up the output of the command after `--`; if it fails there is no snapshot
+    #[arg(long, conflicts_with_all = ["files_from", "files_from_verbatim", "files_from_raw"])]
+    pub(super) stdin_from_command: bool,
+    /// What the file is called, and where it is [default: stdin]
+    #[arg(long, value_name = "PATH")]
+    pub(super) stdin_filename: Option<PathBuf>,
+    /// Back up what the patterns in a file match, too, one a line (`-` for stdin)
+    #[arg(long, value_name = "FILE")]
+    pub(super) files_from: Vec<PathBuf>,
+    /// Back up the paths in a file, too, one a line
+    #[arg(long, value_name = "FILE")]
+    pub(super) files_from_verbatim: Vec<PathBuf>,
+    /// Back up the paths in a file, too, each ended by a NUL
+    #[arg(long, value_name = "FILE")]
+    pub(super) files_from_raw: Vec<PathBuf>,
     /// Label the snapshot; several apart with commas, or repeat
     #[arg(long, value_name = "TAG", value_delimiter = ',')]
     pub(super) tag: Vec<String>,
@@ -134,6 +159,9 @@ pub(super) struct BackupArgs {
     /// Leave out what the patterns in a file match, one a line
     #[arg(long, value_name = "FILE")]
     pub(super) exclude_file: Vec<PathBuf>,
+    /// The same, with upper and lower case alike
+    #[arg(long, value_name = "FILE")]
+    pub(super) iexclude_file: Vec<PathBuf>,
     /// Leave out what is in directories tagged with CACHEDIR.TAG
     #[arg(long)]
     pub(super) exclude_caches: bool,
@@ -156,6 +184,9 @@ pub(super) struct BackupArgs {
     /// Read every file, even if it looks unchanged
     #[arg(short, long)]
     pub(super) force: bool,
+    /// Fail unless this snapshot is the one that changes are told from
+    #[arg(long, value_name = "SNAPSHOT", conflicts_with = "force")]
+    pub(super) parent: Option<String>,
     /// Tell whether a file changed by its size and mtime alone
     #[arg(long)]
     pub(super) ignore_ctime: bool,
@@ -271,6 +302,9 @@ pub(super) struct RestoreArgs {
     /// Only say what would be done
     #[arg(short = 'n', long)]
     pub(super) dry_run: bool,
+    /// First make a snapshot of what will be replaced or removed
+    #[arg(long, conflicts_with = "dry_run")]
+    pub(super) safety_snapshot: bool,
     /// Give files to the stored user ids, whatever the names say
     #[arg(long)]
     pub(super) numeric_ids: bool,

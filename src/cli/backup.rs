@@ -1,6 +1,8 @@
-//! `backup`: a snapshot of files and directories.
+//! `backup`: a snapshot of files and directories, or of a stream.
 
+use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -9,31 +11,32 @@ use super::app::App;
 use super::args::{BackupArgs, CHUNK_AVERAGE_BYTES, InitArgs};
 use super::choose::patterns;
 use super::fail::{Fail, Result, usage};
-use super::{init, json, place, text};
-use crate::backup::{CHECKPOINT_SECS, KeepRecord, Options, Report, resolve_roots, run as make_snapshot};
+use super::{init, inputs, json, place, text};
+use crate::backup::{
+    CHECKPOINT_SECS, Ending, KeepRecord, Options, Report, StreamInput, Variation, run as make_snapshot,
+};
 use crate::error::{Context, Error, Kind};
-use crate::monitor::{Counters, Severity};
+use crate::id::SessionId;
+use crate::monitor::Counters;
 use crate::path::{Name, TreePath};
 use crate::repo::Repository;
+use crate::repo::content::Reader;
 use crate::repo::pack_writer::PackSettings;
+use crate::repo::snapshots::Filter;
 use crate::source::exclude::{Case, Patterns};
 use crate::source::stat::Kind as EntryKind;
 use crate::source::tag::Tag;
 use crate::source::walk::{Event, Walk, WalkOptions};
+use crate::storage::dry_run::DryRun;
 
 pub(super) fn run(app: &App, args: &BackupArgs) -> Result<()> {
     let exclude = excludes(app, args)?;
     let tags = tags(args)?;
-    let given: Vec<_> = args.paths.iter().map(|path| app.path(path)).collect();
-    let (roots, missing) = resolve_roots(&given);
-    for (path, error) in &missing {
-        let message = format!("`{}` is not backed up: {}", path.display(), root_cause(error));
-        app.console.remark(Severity::Error, &message);
+    let from_stream = args.stdin || args.stdin_from_command;
+    if args.stdin_filename.is_some() && !from_stream {
+        return Err(usage("`--stdin-filename` goes with `--stdin` or `--stdin-from-command`").into());
     }
-    if roots.is_empty() {
-        return Err(Error::new(Kind::Failed, "no snapshot was made: none of the paths is there").into());
-    }
-    tell_resolved(app, &given, &roots);
+    let (roots, missing) = if from_stream { (vec![stream_path(args)?], 0) } else { inputs::roots(app, args)? };
 
     let repository = if args.init && !place::has_repository(app)? {
         let (made, key_file) = init::make(app, &InitArgs { chunk_average: CHUNK_AVERAGE_BYTES, name: None })?;
@@ -42,6 +45,10 @@ pub(super) fn run(app: &App, args: &BackupArgs) -> Result<()> {
     } else {
         place::repository(app)?
     };
+    let repository = if args.dry_run { without_changes(repository) } else { repository };
+    let parent = args.parent.as_ref().map(|wanted| parent(&repository, args, app, wanted)).transpose()?;
+    let stream = from_stream.then(|| inputs::stream(app, args)).transpose()?;
+    let stream = stream.map(|stream| StreamInput::new(roots[0].clone(), stream));
 
     let larger = args.exclude_larger_than;
     let filter = larger.map(|most| -> crate::source::walk::Filter {
@@ -68,9 +75,17 @@ pub(super) fn run(app: &App, args: &BackupArgs) -> Result<()> {
         force: args.force,
         ignore_ctime: args.ignore_ctime,
         program: PROGRAM.to_owned(),
+        variation: Variation {
+            stream,
+            skip_if_unchanged: args.skip_if_unchanged,
+            dry_run: args.dry_run,
+            parent,
+            unrecorded: false,
+        },
     };
     let work = app.work("backup");
-    let report = if work.is_shown() {
+    // How much a stream is nobody knows.
+    let report = if work.is_shown() && !from_stream {
         let found_all = AtomicBool::new(false);
         std::thread::scope(|scope| {
             scope.spawn(|| count_ahead(&options, work.monitor().counters(), &found_all));
@@ -84,36 +99,59 @@ pub(super) fn run(app: &App, args: &BackupArgs) -> Result<()> {
     drop(work);
     let report = report?;
     tell(app, &report)?;
-    let missed = report.problems + missing.len() as u64;
+    let missed = report.problems + missing;
     if missed > 0 {
-        let what = format!(
-            "snapshot `{}` is not complete: {} could not be read in full; each is named above",
-            report.id.short(),
-            text::count(missed, "file or directory", "files or directories"),
-        );
+        let which = match report.ending {
+            Ending::Made => format!("snapshot `{}` is", report.id.short()),
+            Ending::Unchanged { .. } => "the comparison was".to_owned(),
+            Ending::DryRun => "the snapshot would be".to_owned(),
+        };
+        let missed = text::count(missed, "file or directory", "files or directories");
+        let what = format!("{which} not complete: {missed} could not be read in full; each is named above");
         return Err(Fail::Code(3, Error::new(Kind::Failed, what)));
     }
     Ok(())
 }
 
-/// What the system said, at the bottom of an error.
-fn root_cause(error: &Error) -> String {
-    let mut cause: &dyn std::error::Error = error;
-    while let Some(below) = cause.source() {
-        cause = below;
+/// Where in the snapshot a stream stands: `--stdin-filename`, from the top.
+fn stream_path(args: &BackupArgs) -> Result<TreePath> {
+    let name = args.stdin_filename.as_deref().unwrap_or(Path::new("stdin"));
+    let wrong = |why: &str| usage(format!("cannot use `--stdin-filename {}`: {why}", name.display()));
+    let path = TreePath::from_os(&Path::new("/").join(name)).map_err(|error| wrong(&error.to_string()))?;
+    if path.is_root() || name.as_os_str().as_bytes().ends_with(b"/") {
+        return Err(wrong("it names no file").into());
     }
-    cause.to_string()
+    Ok(path)
+}
+
+/// The repository as it is, to which nothing is added from here on.
+fn without_changes(mut repository: Repository) -> Repository {
+    repository.storage = Arc::new(DryRun::new(repository.storage.clone()));
+    repository
+}
+
+/// The snapshot that `--parent` means. A writer cannot read snapshots, but knows their ids.
+fn parent(repository: &Repository, args: &BackupArgs, app: &App, wanted: &str) -> Result<SessionId> {
+    let whole: std::result::Result<SessionId, _> = wanted.parse();
+    if let Ok(id) = whole {
+        return Ok(id);
+    }
+    let host = args.host.clone().unwrap_or_else(|| app.host.clone());
+    let filter = Filter { hosts: vec![host], ..Filter::default() };
+    Ok(Reader::new(repository)?.find_snapshot(wanted, &filter)?.id())
 }
 
 fn excludes(app: &App, args: &BackupArgs) -> Result<Patterns> {
     let exact = args.exclude.iter().map(|pattern| (pattern.as_os_str(), Case::Sensitive));
     let folded = args.iexclude.iter().map(|pattern| (pattern.as_os_str(), Case::Insensitive));
     let mut exclude = patterns(exact.chain(folded))?;
-    for file in &args.exclude_file {
+    let variable = |name: &[u8]| app.env.get(OsStr::from_bytes(name)).map(|value| value.as_bytes().to_vec());
+    let exact = args.exclude_file.iter().map(|file| (file, Case::Sensitive));
+    for (file, case) in exact.chain(args.iexclude_file.iter().map(|file| (file, Case::Insensitive))) {
         let path = app.path(file);
         let what = || format!("no snapshot was made: cannot use the exclude file `{}`", path.display());
         let lines = std::fs::read(&path).context(what)?;
-        exclude.add_lines(&lines, Case::Sensitive).map_err(|error| usage(what()).because(error))?;
+        exclude.add_lines(&lines, case, &variable).map_err(|error| usage(what()).because(error))?;
     }
     Ok(exclude)
 }
@@ -129,20 +167,12 @@ fn tags(args: &BackupArgs) -> Result<Vec<Tag>> {
 }
 
 /// The repository's own files and the cache, which no snapshot should hold.
-fn own_places(repository: &Repository) -> Vec<TreePath> {
+pub(super) fn own_places(repository: &Repository) -> Vec<TreePath> {
     // Each repository has a directory for each of its places in the cache: all of it is left out.
     let cache = repository.cache_directory().and_then(|own| own.ancestors().nth(2));
     let own = [repository.storage.local_directory(), cache];
     let canonical = own.into_iter().flatten().filter_map(|path| path.canonicalize().ok());
     canonical.filter_map(|path| TreePath::from_os(&path).ok()).collect()
-}
-
-/// Says where a path leads that goes through a symbolic link.
-fn tell_resolved(app: &App, given: &[std::path::PathBuf], roots: &[TreePath]) {
-    let typed: Vec<TreePath> = given.iter().filter_map(|path| TreePath::from_os(path).ok()).collect();
-    for root in roots.iter().filter(|root| typed.len() == given.len() && !typed.contains(root)) {
-        app.console.remark(Severity::Note, &format!("a path leads through a link and is backed up as `{root}`"));
-    }
 }
 
 /// Counts what there is to do, for the time left.
@@ -170,7 +200,12 @@ fn tell(app: &App, report: &Report) -> Result<()> {
     let summary = &report.snapshot.summary;
     if app.global.json {
         let mut line = json::message("summary", json::summary(summary));
-        line["snapshot_id"] = report.id.to_string().into();
+        match report.ending {
+            Ending::Made => line["snapshot_id"] = report.id.to_string().into(),
+            // As in restic there is no id where there is no snapshot.
+            Ending::Unchanged { .. } => {}
+            Ending::DryRun => line["dry_run"] = true.into(),
+        }
         return app.out.json(&line);
     }
     let mut table = text::Table::bare(&[text::Side::Left, text::Side::Left]);
@@ -185,13 +220,23 @@ fn tell(app: &App, report: &Report) -> Result<()> {
         format!("{} in {files}", text::bytes(summary.total_bytes_processed))
     });
     let stored = text::bytes(summary.data_added_packed);
-    row("added", format!("{} ({stored} stored)", text::bytes(summary.data_added)));
+    match report.ending {
+        Ending::Unchanged { .. } => {}
+        Ending::Made => row("added", format!("{} ({stored} stored)", text::bytes(summary.data_added))),
+        Ending::DryRun => row("to add", format!("{} ({stored} to store)", text::bytes(summary.data_added))),
+    }
     for notes in app.console.take_notes() {
         let others =
             if notes.count > 1 { format!(" and {} more", text::number(notes.count - 1)) } else { String::new() };
         row("note", format!("{}{others}: {}", text::plain(&notes.first), text::plain(&notes.message)));
     }
     let took = text::duration(std::time::Duration::from_millis(summary.duration_ms));
-    app.say(&format!("snapshot {} made in {took}", report.id.short()))?;
+    app.say(&match report.ending {
+        Ending::Made => format!("snapshot {} made in {took}", report.id.short()),
+        Ending::Unchanged { parent } => {
+            format!("no snapshot made in {took}: nothing has changed since snapshot {}", parent.short())
+        }
+        Ending::DryRun => format!("a snapshot would be made; nothing was stored ({took})"),
+    })?;
     app.say(&table.lines().join("\n"))
 }

@@ -210,6 +210,7 @@ fn snapshot(app: &App, repository: &Repository, source: &Path, before: u64) -> R
         force: false,
         ignore_ctime: false,
         program: PROGRAM.to_owned(),
+        variation: crate::backup::Variation::default(),
     };
     let work = app.work("backup");
     let began = Instant::now();

@@ -5,11 +5,12 @@
 //! a person would. [`args`] says what can be typed and one file a verb does it; [`app`] is what
 //! all verbs share, [`console`] shows progress and problems, [`out`] takes results, [`text`] and
 //! [`time`] put numbers and moments into words, [`unlock`] finds the password or key file,
-//! [`place`] the storage, [`choose`] the snapshot that is meant.
+//! [`place`] the storage, [`choose`] the snapshot that is meant, [`inputs`] what is backed up,
+//! [`safety`] what a restore would lose.
 
 use std::collections::BTreeMap;
 use std::ffi::OsString;
-use std::io::{self, Write};
+use std::io::{self, Read, Write};
 use std::path::PathBuf;
 
 use jiff::tz::TimeZone;
@@ -28,12 +29,14 @@ mod demo;
 mod dump;
 mod fail;
 mod init;
+mod inputs;
 mod json;
 mod key;
 mod ls;
 mod out;
 mod place;
 mod restore;
+mod safety;
 mod snapshots;
 mod text;
 mod time;
@@ -59,6 +62,8 @@ pub struct Context {
     pub host: String,
     /// How times are shown and read.
     pub time_zone: TimeZone,
+    /// What is piped in.
+    pub stdin: Box<dyn Read + Send>,
     /// Where results go.
     pub stdout: Box<dyn Write + Send>,
     /// Where errors and progress go.

@@ -1,15 +1,20 @@
 //! `restore`: files back from a snapshot.
 
+use std::path::Path;
+
 use serde_json::json;
 
 use super::app::App;
 use super::args::{OverwriteArg, RestoreArgs};
-use super::fail::{Fail, Result};
-use super::{choose, place, text};
+use super::backup::own_places;
+use super::fail::{Fail, Result, usage};
+use super::{choose, place, safety, text};
 use crate::error::{Error, Kind};
+use crate::format::session::Snapshot;
+use crate::id::SessionId;
 use crate::path::TreePath;
 use crate::repo::content::Reader;
-use crate::restore::{Filter, Options, Overwrite, Report, Selection, run as bring_back};
+use crate::restore::{Change, Filter, Options, Overwrite, Report, Selection, run as bring_back};
 use crate::source::exclude::{Case, Patterns};
 
 pub(super) fn run(app: &App, args: &RestoreArgs) -> Result<()> {
@@ -23,6 +28,12 @@ pub(super) fn run(app: &App, args: &RestoreArgs) -> Result<()> {
     let chosen = choose::snapshot(app, &reader, &args.snapshot)?;
     let id = chosen.info.id().short();
     let base = chosen.path.unwrap_or_else(TreePath::root);
+    check_delete(args, &app.path(&args.target), &base)?;
+    if args.delete && chosen.info.is_before_restore() {
+        let what =
+            format!("nothing was restored: snapshot `{id}` holds only what a restore replaced, not all that was there");
+        return Err(usage(what).hint("leave out --delete").into());
+    }
     let select = |path: &TreePath, is_directory: bool| selection(&include, &exclude, path, is_directory);
     let filter: &Filter<'_> = &select;
     let options = Options {
@@ -38,15 +49,25 @@ pub(super) fn run(app: &App, args: &RestoreArgs) -> Result<()> {
             OverwriteArg::Never => Overwrite::Never,
         },
         delete: args.delete,
+        roots: roots(&chosen.info.snapshot),
+        spare: own_places(&repository).iter().map(TreePath::to_os).collect(),
+        observer: None,
         verify: args.verify,
     };
+    let observer = |path: &TreePath, change: Change| tell_change(app, args, path, change);
+    let shown = app.global.verbose || args.dry_run;
+    let safety = match args.safety_snapshot {
+        true => safety::make(app, &repository, &reader, &chosen.info.snapshot.root, &base, &options)?,
+        false => None,
+    };
+    let options = Options { observer: if shown { Some(&observer) } else { None }, ..options };
     let work = app.work("restore");
     let report = bring_back(&reader, &chosen.info.snapshot.root, &base, &options, work.monitor());
     let took = work.elapsed();
     drop(work);
     let report = report?;
     if app.global.json {
-        tell_json(app, &report, took)?;
+        tell_json(app, args, &report, took, safety)?;
     } else {
         tell(app, args, &id, &options, &report, took)?;
     }
@@ -68,6 +89,45 @@ pub(super) fn run(app: &App, args: &RestoreArgs) -> Result<()> {
         ));
     }
     Ok(())
+}
+
+/// What was backed up. A snapshot of nothing has nothing in whose place something could be deleted.
+fn roots(snapshot: &Snapshot) -> Vec<TreePath> {
+    snapshot.paths.iter().filter_map(|path| TreePath::from_bytes(path).ok()).collect()
+}
+
+/// Refuses what would tidy up a whole machine.
+fn check_delete(args: &RestoreArgs, target: &Path, base: &TreePath) -> Result<()> {
+    let everywhere = target.canonicalize().is_ok_and(|target| target == Path::new("/"));
+    if args.delete && everywhere && base.is_root() && args.include.is_empty() {
+        let what = "nothing was restored: `--delete` with `--target /` could remove files anywhere";
+        let hint = "name what is to be restored: `--include /srv/app`, or `SNAPSHOT:/srv/app --target /srv/app`";
+        return Err(usage(what).hint(hint).into());
+    }
+    Ok(())
+}
+
+/// Names what is done to an entry: with `-v` everything, in a dry run what would be lost.
+fn tell_change(app: &App, args: &RestoreArgs, path: &TreePath, change: Change) {
+    let word = match change {
+        Change::Made => "made",
+        Change::Replaced => "replaced",
+        Change::Adjusted => "adjusted",
+        Change::Unchanged => "unchanged",
+        Change::Skipped => "skipped",
+        Change::Deleted => "deleted",
+    };
+    if !app.global.verbose && !matches!(change, Change::Replaced | Change::Deleted) {
+        return;
+    }
+    // A pipe nobody reads is found out by whoever writes the summary.
+    let _ = if app.global.json {
+        let line = json!({ "message_type": "verbose_status", "action": word, "item": path.to_string() });
+        app.out.json(&line)
+    } else {
+        let would = if args.dry_run { "would be " } else { "" };
+        app.say(&format!("{would}{word}  {}", text::plain(&path.to_string())))
+    };
 }
 
 /// What filters say of a path: `--exclude` wins over `--include`.
@@ -116,9 +176,15 @@ fn tell(
     app.say(&table.lines().join("\n"))
 }
 
-fn tell_json(app: &App, report: &Report, took: std::time::Duration) -> Result<()> {
+fn tell_json(
+    app: &App,
+    args: &RestoreArgs,
+    report: &Report,
+    took: std::time::Duration,
+    safety: Option<SessionId>,
+) -> Result<()> {
     let done = report.files + report.others + report.hard_links;
-    app.out.json(&json!({
+    let mut line = json!({
         "message_type": "summary",
         "seconds_elapsed": took.as_secs(),
         "total_files": done + report.unchanged + report.skipped,
@@ -132,7 +198,14 @@ fn tell_json(app: &App, report: &Report, took: std::time::Duration) -> Result<()
         "bytes_restored": report.bytes_restored,
         "bytes_skipped": report.bytes_unchanged,
         "num_errors": report.problems,
-    }))
+    });
+    if args.dry_run {
+        line["dry_run"] = true.into();
+    }
+    if let Some(safety) = safety {
+        line["safety_snapshot_id"] = safety.to_string().into();
+    }
+    app.out.json(&line)
 }
 
 #[cfg(test)]

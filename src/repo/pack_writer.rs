@@ -166,6 +166,11 @@ impl<'r> PackWriter<'r> {
         self.sealed_taken
     }
 
+    /// Whether a pack was begun, some of which may be stored by now.
+    pub fn has_begun(&self) -> bool {
+        self.packs_begun > 0
+    }
+
     /// Adds the next frame. Blocks while too many are in work.
     pub fn add(&mut self, kind: FrameKind, plain: PlainFrame) -> Result<()> {
         while self.in_work.len() >= self.settings.frames_in_work {

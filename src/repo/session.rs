@@ -231,6 +231,23 @@ impl<'r> Session<'r> {
         }
     }
 
+    /// Takes the announcement back, for a session that ends without a commit.
+    ///
+    /// Only for one that has put no pack. Such a session names nothing and nobody relies on it, so
+    /// whether a collector ever saw the announcement is all one: one that did finds no commit when
+    /// it asks, and calls the session void. That is also why a failure is ignored (a writer's
+    /// storage may not let it delete): a collector clears the announcement away some day. With a
+    /// pack it would be otherwise: its trailer names the session, and a session that is known but
+    /// neither announced nor committed looks like one whose commit was lost (G3).
+    pub fn withdraw(&self) {
+        let storage = &self.repo.storage;
+        // The sign of life first: alone it would be one of nobody.
+        if self.alive.lock().unwrap_or_else(PoisonError::into_inner).beats > 0 {
+            let _ = storage.delete(&format!("{ALIVE}{}", self.id));
+        }
+        let _ = storage.delete(&format!("{SESSIONS}{}", self.id));
+    }
+
     /// Makes the session's packs known and commits (the end of W5, W7 and W8).
     ///
     /// The packs are put already. Durable when it returns; only [`Outcome::Made`] may be

@@ -12,6 +12,11 @@ use crate::id::SessionId;
 use crate::path::TreePath;
 use crate::world::Time;
 
+/// The tag of a snapshot that holds only what a restore was about to replace or remove. `latest`
+/// never means one, unless it is asked for by the tag: to restore the latest twice must not
+/// restore something else the second time.
+pub const BEFORE_RESTORE: &str = "before-restore";
+
 /// A snapshot with the commit that made it.
 #[derive(Debug, Clone)]
 pub struct SnapshotInfo {
@@ -25,6 +30,11 @@ impl SnapshotInfo {
     /// The snapshot's id: its session's.
     pub fn id(&self) -> SessionId {
         self.header.session
+    }
+
+    /// Whether it holds only what a restore was about to lose.
+    pub fn is_before_restore(&self) -> bool {
+        self.snapshot.tags.iter().any(|tag| tag == BEFORE_RESTORE)
     }
 }
 
@@ -95,7 +105,8 @@ impl Reader<'_> {
         Ok((found, faults))
     }
 
-    /// Finds one snapshot: `latest`, `latest~2`, an id or a unique prefix of one.
+    /// Finds one snapshot: `latest`, `latest~2`, an id or a unique prefix of one. See also
+    /// [`BEFORE_RESTORE`].
     pub fn find_snapshot(&self, wanted: &str, filter: &Filter) -> Result<SnapshotInfo> {
         let refuse = |kind, detail: String| {
             Error::new(kind, format!("cannot find snapshot `{wanted}`: {detail}"))
@@ -110,6 +121,9 @@ impl Reader<'_> {
                 None => return Err(wrong("write `latest` or `latest~2`".into())),
             };
             let (mut all, faults) = self.snapshots(filter)?;
+            if !filter.tags.iter().any(|tag| tag == BEFORE_RESTORE) {
+                all.retain(|info| !info.is_before_restore());
+            }
             if let Some((_, error)) = faults.into_iter().next()
                 && all.is_empty()
             {

@@ -237,12 +237,52 @@ pub fn content_of(ids: &IdKeys, pieces: Vec<Piece>, sink: &mut dyn NodeSink) -> 
     if pieces.len() <= INLINE_PIECES_MAX {
         return Ok(Content::Inline(pieces));
     }
-    let mut builder = Builder::<ListShape>::new();
+    let mut builder = ContentBuilder::default();
     for piece in pieces {
         builder.push(ids, piece, sink)?;
     }
-    let (link, level) = builder.finish(ids, sink)?;
-    Ok(Content::List { id: link.id, level })
+    builder.finish(ids, sink)
+}
+
+/// Takes a file's pieces one after the other and gives its content, as [`content_of`] does, but
+/// never holds more of them than a node takes.
+#[derive(Default)]
+pub struct ContentBuilder {
+    /// All there are, as long as they are few.
+    few: Vec<Piece>,
+    list: Option<Builder<ListShape>>,
+}
+
+impl std::fmt::Debug for ContentBuilder {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "ContentBuilder({} pieces inline, a list: {})", self.few.len(), self.list.is_some())
+    }
+}
+
+impl ContentBuilder {
+    /// Adds the next piece.
+    pub fn push(&mut self, ids: &IdKeys, piece: Piece, sink: &mut dyn NodeSink) -> Result<()> {
+        if self.list.is_none() && self.few.len() < INLINE_PIECES_MAX {
+            self.few.push(piece);
+            return Ok(());
+        }
+        let list = self.list.get_or_insert_with(Builder::new);
+        for early in self.few.drain(..) {
+            list.push(ids, early, sink)?;
+        }
+        list.push(ids, piece, sink)
+    }
+
+    /// Gives the content.
+    pub fn finish(self, ids: &IdKeys, sink: &mut dyn NodeSink) -> Result<Content> {
+        match self.list {
+            None => Ok(Content::Inline(self.few)),
+            Some(list) => {
+                let (link, level) = list.finish(ids, sink)?;
+                Ok(Content::List { id: link.id, level })
+            }
+        }
+    }
 }
 
 #[cfg(test)]
@@ -343,6 +383,13 @@ mod tests {
         let few = pieces[..INLINE_PIECES_MAX].to_vec();
         assert_eq!(content_of(&ids, few.clone(), &mut nodes).unwrap(), Content::Inline(few));
         assert!(matches!(content_of(&ids, pieces.clone(), &mut nodes).unwrap(), Content::List { level: 1.., .. }));
+        // Piece by piece it is the same.
+        for count in [0, 1, INLINE_PIECES_MAX, INLINE_PIECES_MAX + 1, 5000] {
+            let mut builder = ContentBuilder::default();
+            pieces[..count].iter().for_each(|piece| builder.push(&ids, *piece, &mut nodes).unwrap());
+            let whole = content_of(&ids, pieces[..count].to_vec(), &mut nodes).unwrap();
+            assert_eq!(builder.finish(&ids, &mut nodes).unwrap(), whole);
+        }
         let before = nodes.stored.len();
         pieces.insert(25_000, piece(60_000));
         content_of(&ids, pieces, &mut nodes).unwrap();

@@ -17,11 +17,11 @@ use std::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
 use rustix::fs::AtFlags;
 use rustix::io::Errno;
 
-use super::Options;
 use super::attributes::{self, Place};
-use super::file::{Existing, Failure, File, Files, LinkSource, drop_cached, is_zero, read_all};
+use super::file::{Existing, Failure, File, Files, LinkSource, drop_cached, is_zero, made_or_replaced, read_all};
 use super::tally::count;
 use super::target::{Dir, Inode, look};
+use super::{Change, Options};
 use crate::error::{Error, Kind, Result};
 use crate::format::tree::{Attributes, Piece};
 use crate::id::ChunkId;
@@ -114,12 +114,8 @@ impl<'a, R: ReadRepo> Engine<'a, R> {
     fn restore(&self, files: &[File]) {
         let pending: Vec<bool> = self.map(files, |file| file.existing.is_none() || !self.is_in_place(file));
         if self.options.dry_run {
-            let tally = self.files.tally;
-            for file in files.iter().zip(&pending).filter(|(_, pending)| **pending).map(|(file, _)| file) {
-                count(&tally.counts.files, 1);
-                count(&tally.counts.bytes_restored, file.size);
-                tally.monitor.done(1, file.size);
-            }
+            let wanted = files.iter().zip(&pending).filter(|(_, pending)| **pending);
+            wanted.for_each(|(file, _)| self.files.written(file));
             return;
         }
         let mut references = Vec::new();
@@ -367,11 +363,13 @@ impl<'a, R: ReadRepo> Engine<'a, R> {
         if tally.stopping() {
             return None;
         }
+        let path = || link.dir.path_of(&link.name);
         if self.options.dry_run {
-            count(&tally.counts.hard_links, 1);
+            let first = *super::target::lock(&link.source.inode);
+            let in_place = first.is_some_and(|first| link.existing.is_some_and(|existing| existing.inode == first));
+            self.linked(&link, !in_place);
             return None;
         }
-        let path = || link.dir.path_of(&link.name);
         let Some(inode) = *super::target::lock(&link.source.inode) else {
             let first = link.source.dir.path_of(&link.source.name);
             let error = Error::new(Kind::Damaged, format!("it is a hard link to `{first}`, which was not restored"));
@@ -379,18 +377,26 @@ impl<'a, R: ReadRepo> Engine<'a, R> {
             return None;
         };
         match self.try_link(&link, inode) {
-            Ok(true) => count(&tally.counts.hard_links, 1),
-            Ok(false) => count(&tally.counts.unchanged, 1),
+            Ok(made) => self.linked(&link, made),
             Err(why) => {
                 tally.unset("hard links", path, why);
                 if let Some(alone) = link.alone {
                     return Some(*alone);
                 }
                 tally.refused(&path(), "not restored", why);
+                tally.monitor.done(1, 0);
             }
         }
-        tally.monitor.done(1, 0);
         None
+    }
+
+    /// Counts a further name of a file.
+    fn linked(&self, link: &Link, made: bool) {
+        let tally = self.files.tally;
+        count(if made { &tally.counts.hard_links } else { &tally.counts.unchanged }, 1);
+        let change = if made { made_or_replaced(link.existing.as_ref()) } else { Change::Unchanged };
+        tally.changed(change, || link.dir.path_of(&link.name));
+        tally.monitor.done(1, 0);
     }
 
     /// Whether a link had to be made.

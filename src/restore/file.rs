@@ -12,6 +12,7 @@ use std::sync::{Arc, Mutex};
 use rustix::fs::{Advice, AtFlags, FileType, Mode, OFlags};
 use rustix::io::Errno;
 
+use super::Change;
 use super::attributes::{self, Owners, Place};
 use super::fds::Descriptors;
 use super::tally::{Tally, count};
@@ -62,9 +63,12 @@ pub(super) struct File {
 pub(super) struct Existing {
     pub(super) inode: Inode,
     pub(super) regular: bool,
+    kind: FileType,
     pub(super) size: u64,
     pub(super) links: u64,
     pub(super) mtime: (i64, u64),
+    mode: u32,
+    owner: (u32, u32),
 }
 
 impl Existing {
@@ -73,10 +77,23 @@ impl Existing {
         Self {
             inode: Inode::of(stat),
             regular: file_type(stat) == FileType::RegularFile,
+            kind: file_type(stat),
             size: u64::try_from(stat.st_size).unwrap_or(0),
             links: u64::from(stat.st_nlink),
             mtime: (stat.st_mtime, stat.st_mtime_nsec),
+            mode: stat.st_mode & 0o7777,
+            owner: (stat.st_uid, stat.st_gid),
         }
+    }
+
+    /// What setting these attributes does to it, as far as mode, owner and time show.
+    pub(super) fn adjusted_to(&self, attributes: &Attributes) -> Change {
+        let mtime = (attributes.mtime.secs, u64::from(attributes.mtime.nanos));
+        let link = self.kind == FileType::Symlink;
+        let same = self.mtime == mtime
+            && self.owner == (attributes.uid, attributes.gid)
+            && (link || self.mode == attributes.mode & 0o7777);
+        if same { Change::Unchanged } else { Change::Adjusted }
     }
 }
 
@@ -282,10 +299,16 @@ impl<'a> Files<'a> {
         drop(state);
         self.open.forget(file.number);
         self.old.forget(file.number);
+        self.written(file);
+        Ok(())
+    }
+
+    /// Counts a file that was restored, or in a dry run would be.
+    pub(super) fn written(&self, file: &File) {
         count(&self.tally.counts.files, 1);
         count(&self.tally.counts.bytes_restored, file.size);
         self.tally.monitor.done(1, file.size);
-        Ok(())
+        self.tally.changed(made_or_replaced(file.existing.as_ref()), || file.path());
     }
 
     /// The file in place has this content already: only its attributes are set, if it is open for that.
@@ -298,6 +321,8 @@ impl<'a> Files<'a> {
         }
         *lock(&file.state) = State::Over;
         self.old.forget(file.number);
+        let change = file.existing.map_or(Change::Unchanged, |existing| existing.adjusted_to(&file.attributes));
+        self.tally.changed(change, || file.path());
         count(&self.tally.counts.unchanged, 1);
         count(&self.tally.counts.bytes_unchanged, file.size);
         self.tally.monitor.done(1, file.size);
@@ -330,6 +355,11 @@ impl<'a> Files<'a> {
         }
         *state = State::Over;
     }
+}
+
+/// What an entry does to what is in its place.
+pub(super) fn made_or_replaced(existing: Option<&Existing>) -> Change {
+    if existing.is_some() { Change::Replaced } else { Change::Made }
 }
 
 /// Why a file is not restored.

@@ -59,6 +59,26 @@ pub enum Selection {
 /// Selects what to restore: a path in the snapshot, and whether it is a directory.
 pub type Filter<'a> = dyn Fn(&TreePath, bool) -> Selection + Sync + 'a;
 
+/// What becomes of an entry in the target.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Change {
+    /// It is made where nothing was.
+    Made,
+    /// It takes the place of something else.
+    Replaced,
+    /// Its content is right and stays; mode, owner or time are put right.
+    Adjusted,
+    /// It is as it should be.
+    Unchanged,
+    /// It is left alone because `overwrite` says so.
+    Skipped,
+    /// It is removed because the snapshot does not have it.
+    Deleted,
+}
+
+/// Is told what becomes of each entry, directories that were there included, from all threads.
+pub type Observer<'a> = dyn Fn(&TreePath, Change) + Sync + 'a;
+
 /// What to restore and how.
 pub struct Options<'a> {
     /// The directory to restore into; made if it is not there.
@@ -73,8 +93,15 @@ pub struct Options<'a> {
     pub dry_run: bool,
     /// What to do with files that are there already.
     pub overwrite: Overwrite,
-    /// Remove what the snapshot does not have from the directories that it has.
+    /// Remove what the snapshot does not have from the directories that it has, at and below
+    /// `roots`; a file may then take the place of a directory that is not empty.
     pub delete: bool,
+    /// What was backed up. Of the directories above, the snapshot has only what leads here.
+    pub roots: Vec<TreePath>,
+    /// Never deleted: the repository, the cache.
+    pub spare: Vec<PathBuf>,
+    /// Is told of everything that is done, or in a dry run would be.
+    pub observer: Option<&'a Observer<'a>>,
     /// Read every file written again, from the disk, before it takes its place.
     pub verify: bool,
 }
@@ -90,6 +117,9 @@ impl Options<'_> {
             dry_run: false,
             overwrite: Overwrite::default(),
             delete: false,
+            roots: vec![TreePath::root()],
+            spare: Vec::new(),
+            observer: None,
             verify: false,
         }
     }

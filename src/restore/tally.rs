@@ -11,6 +11,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use rustix::io::Errno;
 
 use super::target::lock;
+use super::{Change, Observer};
 use crate::error::{Error, Kind};
 use crate::monitor::{Monitor, Severity};
 use crate::path::TreePath;
@@ -75,25 +76,39 @@ struct Unset {
 }
 
 /// Collects the outcome of one restore. Used by all its threads.
-#[derive(Debug)]
 pub(super) struct Tally<'m> {
     pub(super) counts: Counts,
     pub(super) monitor: &'m Monitor,
+    observer: Option<&'m Observer<'m>>,
     unset: Mutex<BTreeMap<String, Unset>>,
     damaged: Mutex<(u64, Vec<TreePath>)>,
     halted: AtomicBool,
     fatal: Mutex<Option<Error>>,
 }
 
+impl std::fmt::Debug for Tally<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Tally").field("counts", &self.counts).finish_non_exhaustive()
+    }
+}
+
 impl<'m> Tally<'m> {
-    pub(super) fn new(monitor: &'m Monitor) -> Self {
+    pub(super) fn new(monitor: &'m Monitor, observer: Option<&'m Observer<'m>>) -> Self {
         Self {
             counts: Counts::default(),
             monitor,
+            observer,
             unset: Mutex::default(),
             damaged: Mutex::default(),
             halted: AtomicBool::new(false),
             fatal: Mutex::default(),
+        }
+    }
+
+    /// Tells who wants to know what becomes of an entry.
+    pub(super) fn changed(&self, change: Change, path: impl FnOnce() -> TreePath) {
+        if let Some(observer) = self.observer {
+            observer(&path(), change);
         }
     }
 

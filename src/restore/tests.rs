@@ -580,7 +580,7 @@ fn delete_removes_what_the_snapshot_does_not_have_and_the_filter_does_not_leave_
     let before = tree::lines(&scene.target());
     let report = scene.restore_with(&root, &options);
     assert_eq!(tree::lines(&scene.target()), before);
-    assert_eq!((report.deleted, report.files), (4, 1), "a dry run counts what it would remove at the top");
+    assert_eq!((report.deleted, report.files), (7, 1), "a dry run counts all that it would remove");
 
     let report = scene.restore_with(&root, &Options { dry_run: false, ..options });
     assert_eq!(
@@ -757,6 +757,25 @@ fn a_full_target_ends_the_restore_and_keeps_what_is_whole() {
     assert_eq!(scene.names(), [".", "f0", "f1", "f2"]);
     assert_eq!(scene.said(), [""; 0]);
     (0..3).for_each(|n| assert_eq!(scene.read(&format!("f{n}")), noise(n, 300_000)));
+}
+
+/// A backup that stays on its file systems has an empty directory where another is mounted.
+#[test]
+fn nothing_is_deleted_in_a_mount_that_was_not_backed_up() {
+    needs_root!();
+    let mut scene = Scene::new();
+    fs::create_dir(scene.target()).unwrap();
+    let _mount = Small::mount(&scene.target().join("mounted"));
+    fs::create_dir(scene.target().join("plain")).unwrap();
+    fs::write(scene.target().join("mounted/mine"), b"mine").unwrap();
+    fs::write(scene.target().join("plain/extra"), b"extra").unwrap();
+    let mounted = scene.repo.directory(b"mounted", plain(0o755), Vec::new());
+    let ordinary = scene.repo.directory(b"plain", plain(0o755), Vec::new());
+    let root = scene.repo.root(vec![mounted, ordinary]);
+    let report = scene.restore_with(&root, &Options { delete: true, ..scene.options() });
+    assert_eq!((report.deleted, report.problems), (1, 0));
+    assert_eq!(scene.read("mounted/mine"), b"mine");
+    assert!(scene.said()[0].starts_with("/mounted: nothing was deleted in it"), "{:?}", scene.said());
 }
 
 #[test]

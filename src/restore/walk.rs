@@ -3,7 +3,8 @@
 //! The walk has a stack of its own, so depth costs a few hundred bytes a level; far above the
 //! current directory only the place to go on from is kept, and its node read again on the way back.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
+use std::os::fd::OwnedFd;
 use std::sync::{Arc, Mutex};
 
 use rustix::fs::{AtFlags, FileType};
@@ -11,12 +12,12 @@ use rustix::io::Errno;
 
 use super::attributes::Owners;
 use super::engine::{Engine, Link, Window};
-use super::extra;
-use super::file::{Existing, File, Files, LinkSource};
+use super::extra::{self, Removal};
+use super::file::{Existing, File, Files, LinkSource, made_or_replaced};
 use super::special;
 use super::tally::{Report, Tally, count};
 use super::target::{DEPTH_MAX, Dir, Made, Target, file_type, look};
-use super::{Options, Overwrite, Selection};
+use super::{Change, Options, Overwrite, Selection};
 use crate::error::Result;
 use crate::format::tree::{Attributes, Content, Detail, Entry, Totals};
 use crate::id::{ChunkId, LinkGroup};
@@ -58,8 +59,8 @@ pub(super) fn run<R: ReadRepo>(
         None => Target::open(std::path::Path::new("/"), base.clone())?,
     };
     let owners = Owners::new(options.numeric_ids);
-    let tally = Tally::new(monitor);
-    let top_is_ours = exists && !base.is_root() && single.is_none() && takes_attributes(&target, &base, options);
+    let tally = Tally::new(monitor, options.observer);
+    let top_is_ours = !base.is_root() && single.is_none() && (!exists || takes_attributes(&target, &base, options));
     {
         let mut walk = Walk {
             engine: Engine::new(repo, Files::new(&target, &owners, &tally), options),
@@ -67,6 +68,8 @@ pub(super) fn run<R: ReadRepo>(
             window_bytes: 0,
             next_file: 0,
             links: HashMap::new(),
+            absent_links: HashSet::new(),
+            removal: Removal::new(&target, &tally, options),
             path: base,
             stack: Vec::new(),
         };
@@ -117,6 +120,9 @@ struct Level<'r, R> {
     attributes: Attributes,
     /// Whether the attributes are to be set.
     ours: bool,
+    /// Whether it was asked for itself: not only what lies below it, and not above all roots. Else
+    /// a directory that is there already stays as it is.
+    asked: bool,
     place: Place,
     /// Whether it is certain what the snapshot has in it.
     whole: bool,
@@ -129,6 +135,9 @@ struct Walk<'a, R> {
     next_file: u64,
     /// The first restored name of each group of hard links.
     links: HashMap<LinkGroup, Arc<LinkSource>>,
+    /// Those of which a dry run would make the first name in a directory that is not there.
+    absent_links: HashSet<LinkGroup>,
+    removal: Removal<'a>,
     path: TreePath,
     stack: Vec<Level<'a, R>>,
 }
@@ -146,7 +155,7 @@ impl<'a, R: ReadRepo> Walk<'a, R> {
         self.engine.files.target
     }
 
-    fn push(&mut self, entry: Entry, place: Place, ours: bool) {
+    fn push(&mut self, entry: Entry, place: Place, ours: bool, asked: bool) {
         let Detail::Directory { id, level, incomplete, .. } = entry.detail else {
             unreachable!("only directories are entered");
         };
@@ -161,13 +170,14 @@ impl<'a, R: ReadRepo> Walk<'a, R> {
             name: entry.name,
             attributes: entry.attributes,
             ours,
+            asked,
             place,
             whole: !incomplete,
         });
     }
 
     fn all(&mut self, top: Entry, place: Place, ours: bool) {
-        self.push(top, place, ours);
+        self.push(top, place, ours, ours);
         while let Some(level) = self.stack.last_mut() {
             if self.engine.files.tally.stopping() {
                 return;
@@ -211,6 +221,7 @@ impl<'a, R: ReadRepo> Walk<'a, R> {
             name: None,
             attributes: Attributes::default(),
             ours: false,
+            asked: false,
             place,
             whole: false,
         };
@@ -250,7 +261,8 @@ impl<'a, R: ReadRepo> Walk<'a, R> {
             self.tally().problem(&self.path, format!("not restored: it lies more than {DEPTH_MAX} directories deep"));
             return false;
         }
-        self.push(entry, Place::Wanted, true);
+        let asked = selection == Selection::Take && self.is_below_root();
+        self.push(entry, Place::Wanted, true, asked);
         if selection == Selection::Take && !matches!(self.place(), Place::Made(_) | Place::Absent) {
             self.stack.pop();
             return false;
@@ -265,6 +277,14 @@ impl<'a, R: ReadRepo> Walk<'a, R> {
         for ordinal in from + 1..self.stack.len() {
             let place = match self.stack[ordinal - 1].place.clone() {
                 Place::Made(parent) => self.make(ordinal, &parent),
+                Place::Absent => {
+                    self.tally().changed(Change::Made, || {
+                        let mut path = self.path.clone();
+                        (ordinal + 1..self.stack.len()).for_each(|_| path.pop());
+                        path
+                    });
+                    Place::Absent
+                }
                 other => other,
             };
             self.stack[ordinal].place = place;
@@ -276,9 +296,13 @@ impl<'a, R: ReadRepo> Walk<'a, R> {
         let (options, target) = (self.options(), self.target());
         let name = self.stack[ordinal].name.clone().expect("only the top has no name");
         let path = || parent.path_of(&name);
+        let mut how = Change::Made;
         let made = if options.dry_run {
             match target.enter_dir(parent, &name) {
-                Err(Errno::NOENT) => return Place::Absent,
+                Err(Errno::NOENT) => {
+                    self.tally().changed(how, path);
+                    return Place::Absent;
+                }
                 entered => entered.map(|dir| (dir, Made::Existing)),
             }
         } else {
@@ -286,8 +310,14 @@ impl<'a, R: ReadRepo> Walk<'a, R> {
         };
         let made = match made {
             Err(why @ (Errno::NOTDIR | Errno::LOOP)) => match self.clear(parent, &name) {
-                Ok(()) if options.dry_run => return Place::Absent,
-                Ok(()) => target.make_dir(parent, &name),
+                Ok(()) => {
+                    how = Change::Replaced;
+                    if options.dry_run {
+                        self.tally().changed(how, path);
+                        return Place::Absent;
+                    }
+                    target.make_dir(parent, &name)
+                }
                 Err(Some(message)) => {
                     self.tally().problem(&path(), message);
                     return Place::Barred;
@@ -298,7 +328,15 @@ impl<'a, R: ReadRepo> Walk<'a, R> {
         };
         match made {
             Ok((dir, made)) => {
-                self.stack[ordinal].ours = made == Made::New || options.overwrite != Overwrite::Never;
+                let level = &mut self.stack[ordinal];
+                level.ours = made == Made::New || (level.asked && options.overwrite != Overwrite::Never);
+                if level.ours && made == Made::New {
+                    self.engine.files.tally.changed(how, path);
+                } else if level.ours {
+                    let stat = target.fd(&dir).and_then(|fd| rustix::fs::fstat(&*fd));
+                    let change = stat.map(|stat| Existing::of(&stat).adjusted_to(&level.attributes));
+                    self.engine.files.tally.changed(change.unwrap_or(Change::Adjusted), path);
+                }
                 Place::Made(dir)
             }
             Err(why) => {
@@ -329,14 +367,20 @@ impl<'a, R: ReadRepo> Walk<'a, R> {
     /// Goes up from a directory whose entries have all been seen.
     fn leave(&mut self) {
         let Some(level) = self.stack.pop() else { return };
-        if let Place::Made(dir) = level.place {
-            if self.options().delete && !dir.fresh {
-                self.delete_extra(&dir, level.id, level.level, level.whole);
+        match level.place {
+            Place::Made(dir) => {
+                if self.options().delete && !dir.fresh {
+                    self.delete_extra(&dir, level.id, level.level, level.whole);
+                }
+                if level.ours && self.options().dry_run {
+                    count(&self.tally().counts.directories, 1);
+                } else if level.ours {
+                    self.window_bytes += memory(&level.attributes);
+                    self.window.left.push((dir, level.attributes));
+                }
             }
-            if level.ours && !self.options().dry_run {
-                self.window_bytes += memory(&level.attributes);
-                self.window.left.push((dir, level.attributes));
-            }
+            Place::Absent if level.ours => count(&self.tally().counts.directories, 1),
+            Place::Absent | Place::Wanted | Place::Barred => {}
         }
         if !self.stack.is_empty() {
             self.path.pop();
@@ -345,6 +389,11 @@ impl<'a, R: ReadRepo> Walk<'a, R> {
 
     fn delete_extra(&self, dir: &Arc<Dir>, id: ChunkId, level: u64, whole: bool) {
         let (target, tally) = (self.target(), self.tally());
+        // What only leads to the roots was never asked for: `/home` is in a snapshot of
+        // `/home/ada`, but nobody else's home is, and all of them would go.
+        if !self.is_below_root() {
+            return;
+        }
         if !whole {
             let message = "nothing was deleted in it: the snapshot does not say all that was there";
             return tally.monitor.problem(Severity::Warning, self.path.to_string(), message);
@@ -355,6 +404,10 @@ impl<'a, R: ReadRepo> Walk<'a, R> {
         };
         let mut wanted = Entries::new(self.engine.repo, id, level);
         let mut next = None;
+        if self.is_mount(dir) && Entries::new(self.engine.repo, id, level).next().is_none() {
+            let message = "nothing was deleted in it: a file system is mounted there that was not backed up";
+            return tally.monitor.problem(Severity::Note, self.path.to_string(), message);
+        }
         for name in names {
             while next.as_ref().is_none_or(|next| *next < name) {
                 match wanted.next() {
@@ -369,19 +422,26 @@ impl<'a, R: ReadRepo> Walk<'a, R> {
             if next.as_ref() == Some(&name) || target.is_temporary(&name) || tally.stopping() {
                 continue;
             }
-            let path = self.path.join(&name);
-            let directory = target.fd(dir).and_then(|fd| look(&fd, &name));
-            let directory = matches!(directory, Ok(Some(stat)) if file_type(&stat) == FileType::Directory);
-            // What the filter leaves out of the restore it also leaves in the target.
-            if self.options().filter.is_some_and(|filter| filter(&path, directory) != Selection::Take) {
-                continue;
-            }
-            if self.options().dry_run {
-                count(&tally.counts.deleted, 1);
-            } else {
-                extra::remove(target, dir, &name, &path, tally);
-            }
+            self.removal.remove(dir, &name, &self.path.join(&name));
         }
+    }
+
+    /// Whether the current path was backed up with all that is in it.
+    fn is_below_root(&self) -> bool {
+        self.options().roots.iter().any(|root| self.path.starts_with(root))
+    }
+
+    /// Whether another file system begins at `dir`, which was just left.
+    fn is_mount(&self, dir: &Arc<Dir>) -> bool {
+        let device = |dir: &Arc<Dir>| self.target().fd(dir).and_then(|fd| rustix::fs::fstat(&*fd)).map(|s| s.st_dev);
+        let around = self.stack.last().and_then(|level| match &level.place {
+            Place::Made(around) => Some(around),
+            _ => None,
+        });
+        around.is_some_and(|around| match (device(around), device(dir)) {
+            (Ok(around), Ok(own)) => around != own,
+            _ => true,
+        })
     }
 
     /// Takes a file, link, fifo or device into the window, or makes it at once.
@@ -398,11 +458,17 @@ impl<'a, R: ReadRepo> Walk<'a, R> {
             Ok(existing) => existing,
             Err(Kept::Skipped) => {
                 count(&self.tally().counts.skipped, 1);
+                self.tally().changed(Change::Skipped, || self.path.clone());
                 self.tally().monitor.done(1, entry.size());
                 return;
             }
             Err(Kept::Refused(why)) => return self.tally().refused(&self.path, "not restored", why),
         };
+        if entry.attributes.link_group.is_some_and(|group| self.absent_links.contains(&group)) {
+            count(&self.tally().counts.hard_links, 1);
+            self.tally().changed(made_or_replaced(existing.as_ref()), || self.path.clone());
+            return;
+        }
         let first = entry.attributes.link_group.and_then(|group| self.links.get(&group).cloned());
         self.window_bytes += memory(&entry.attributes) + name.as_bytes().len();
         let Entry { attributes, detail, .. } = entry;
@@ -418,9 +484,9 @@ impl<'a, R: ReadRepo> Walk<'a, R> {
                     let file = self.file(dir, name, attributes, (size, content, holes), link, existing);
                     self.window.files.push(file);
                 }
-                _ if self.options().dry_run => count(&self.tally().counts.others, 1),
                 _ => {
-                    special::restore(&self.engine.files, (&dir, &name), &attributes, &detail, existing, link.as_deref())
+                    let make = if self.options().dry_run { special::rehearse } else { special::restore };
+                    make(&self.engine.files, (&dir, &name), &attributes, &detail, existing, link.as_deref());
                 }
             }
             return;
@@ -465,19 +531,35 @@ impl<'a, R: ReadRepo> Walk<'a, R> {
             _ => {}
         }
         if file_type(&stat) == FileType::Directory {
-            if self.options().dry_run {
-                return Ok(Some(existing));
-            }
-            // Only an empty one gives way.
-            rustix::fs::unlinkat(&*fd, name.as_os(), AtFlags::REMOVEDIR).map_err(Kept::Refused)?;
-            return Ok(None);
+            self.clear_directory(dir, &fd, name).map_err(Kept::Refused)?;
         }
         Ok(Some(existing))
     }
 
+    /// Removes a directory that stands where something else belongs. Only an empty one gives way,
+    /// unless what the snapshot does not have is to be deleted anyway.
+    fn clear_directory(&self, dir: &Arc<Dir>, fd: &OwnedFd, name: &Name) -> Result<(), Errno> {
+        if self.options().delete {
+            let gone = self.removal.remove(dir, name, &self.path);
+            return if gone { Ok(()) } else { Err(Errno::NOTEMPTY) };
+        }
+        if self.options().dry_run {
+            let inside = self.target().enter_dir(dir, name)?;
+            let empty = extra::names_in(&*self.target().fd(&inside)?)?.is_empty();
+            return if empty { Ok(()) } else { Err(Errno::NOTEMPTY) };
+        }
+        rustix::fs::unlinkat(fd, name.as_os(), AtFlags::REMOVEDIR)
+    }
+
     /// Counts what a restore into a directory that is not there would do.
-    fn count_absent(&self, entry: &Entry) {
-        let counts = &self.tally().counts;
+    fn count_absent(&mut self, entry: &Entry) {
+        let counts = &self.engine.files.tally.counts;
+        self.tally().changed(Change::Made, || self.path.clone());
+        if let Some(group) = entry.attributes.link_group
+            && (self.links.contains_key(&group) || !self.absent_links.insert(group))
+        {
+            return count(&counts.hard_links, 1);
+        }
         match &entry.detail {
             Detail::File { size, .. } => {
                 count(&counts.files, 1);

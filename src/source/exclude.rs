@@ -5,7 +5,8 @@
 //! stand at the top. So whatever lies below a matching directory matches too. In a component
 //! `*` stands for any characters, `?` for one, `[a-z]` and `[^a-z]` for one of (or not of) a
 //! set, `\` takes the next one literally. A component `**` stands for any number of components,
-//! also none. A leading `!` takes back what earlier patterns matched; the last match wins.
+//! also none. A leading `!` takes back what earlier patterns matched; the last match wins. The
+//! pattern `/` matches the top itself and nothing in it. `~` is a character like any other.
 //!
 //! Names are bytes: what is not UTF-8 counts as one character a byte, matched by `?` and `*`.
 
@@ -55,13 +56,19 @@ impl Patterns {
     }
 
     /// Adds the patterns of a file, one a line. White space around them, blank lines and lines
-    /// that begin with `#` are ignored; `$` means itself.
-    pub fn add_lines(&mut self, text: &[u8], case: Case) -> Result<(), PatternError> {
+    /// that begin with `#` are ignored. `$NAME` and `${NAME}` are what `variable` says, nothing
+    /// where it says `None`; `$$` is a dollar.
+    pub fn add_lines(
+        &mut self,
+        text: &[u8],
+        case: Case,
+        variable: &dyn Fn(&[u8]) -> Option<Vec<u8>>,
+    ) -> Result<(), PatternError> {
         let text = text.strip_prefix(b"\xef\xbb\xbf").unwrap_or(text);
         for line in text.split(|&b| b == b'\n') {
             let line = line.trim_ascii();
             if !line.starts_with(b"#") {
-                self.add(line, case)?;
+                self.add(&expand(line, variable), case)?;
             }
         }
         Ok(())
@@ -167,6 +174,9 @@ impl Pattern {
     }
 
     fn matches(&self, names: &[&[u8]]) -> bool {
+        if self.parts.is_empty() {
+            return names.is_empty();
+        }
         let last_start = if self.anchored { 0 } else { names.len() };
         (0..=last_start).any(|start| run_matches(&self.parts, &names[start..]))
     }
@@ -336,6 +346,68 @@ fn set(rest: &mut &[u8]) -> Result<Token, &'static str> {
     }
 }
 
+/// A pattern for one name.
+#[derive(Debug)]
+pub(super) struct Glob(Part);
+
+impl Glob {
+    pub(super) fn parse(name: &[u8]) -> Result<Self, PatternError> {
+        if !name.iter().any(|b| b"\\[]*?".contains(b)) {
+            return Ok(Self(Part::Exact(name.to_vec())));
+        }
+        let tokens = tokens(name).map_err(|fault| PatternError { pattern: display_bytes(name), fault })?;
+        Ok(Self(Part::Glob(tokens)))
+    }
+
+    /// The name, where only one can match.
+    pub(super) fn literal(&self) -> Option<&[u8]> {
+        if let Part::Exact(name) = &self.0 { Some(name) } else { None }
+    }
+
+    pub(super) fn matches(&self, name: &[u8]) -> bool {
+        self.0.matches(name)
+    }
+}
+
+/// A line with its variables filled in, by the rules of Go's `os.Expand`, which restic uses.
+fn expand(line: &[u8], variable: &dyn Fn(&[u8]) -> Option<Vec<u8>>) -> Vec<u8> {
+    let mut out = Vec::with_capacity(line.len());
+    let mut rest = line;
+    while let Some(dollar) = rest.iter().position(|&b| b == b'$') {
+        out.extend_from_slice(&rest[..dollar]);
+        rest = &rest[dollar + 1..];
+        let is_word = |b: &u8| b.is_ascii_alphanumeric() || *b == b'_';
+        let (name, used) = match rest.first() {
+            None => {
+                out.push(b'$');
+                break;
+            }
+            // Braces that do not close, or hold nothing, disappear.
+            Some(b'{') => match rest.iter().position(|&b| b == b'}') {
+                Some(end) => (&rest[1..end], end + 1),
+                None => (&rest[..0], 1),
+            },
+            // One digit or sign is a name by itself.
+            Some(b'0'..=b'9' | b'*' | b'#' | b'$' | b'@' | b'!' | b'?' | b'-') => (&rest[..1], 1),
+            Some(_) => match rest.iter().position(|b| !is_word(b)).unwrap_or(rest.len()) {
+                0 => {
+                    out.push(b'$');
+                    continue;
+                }
+                end => (&rest[..end], end),
+            },
+        };
+        if name == b"$" {
+            out.push(b'$');
+        } else if !name.is_empty() {
+            out.extend(variable(name).unwrap_or_default());
+        }
+        rest = &rest[used..];
+    }
+    out.extend_from_slice(rest);
+    out
+}
+
 /// In lower case, where that is a matter of characters; stray bytes stay.
 fn lower(bytes: &[u8]) -> Vec<u8> {
     let mut out = Vec::with_capacity(bytes.len());
@@ -370,7 +442,8 @@ mod tests {
             ("*", GO, true),
             ("**", GO, true),
             ("/**", GO, true),
-            ("/", GO, true),
+            ("/", GO, false),
+            ("/", "/", true),
             ("foo*", GO, true),
             ("bar*", GO, true),
             ("/bar*", GO, false),
@@ -473,12 +546,38 @@ mod tests {
     #[test]
     fn a_file_of_patterns_has_comments_and_blank_lines() {
         let mut list = Patterns::new();
-        list.add_lines(b"\xef\xbb\xbf# all logs\r\n*.log\r\n\r\n   \n  a b \t\n #x\n$HOME/x\n!k.log", Case::Sensitive)
-            .unwrap();
+        let text = b"\xef\xbb\xbf# all logs\r\n*.log\r\n\r\n   \n  a b \t\n #x\n$HOME/x\n!k.log";
+        let home = |name: &[u8]| (name == b"HOME").then(|| b"/home/u".to_vec());
+        list.add_lines(text, Case::Sensitive, &home).unwrap();
         assert_eq!(list.sensitive.len(), 4);
-        for (at, expected) in [("/x.log", true), ("/k.log", false), ("/a b", true), ("/#x", false), ("/$HOME/x", true)]
+        for (at, expected) in
+            [("/x.log", true), ("/k.log", false), ("/a b", true), ("/#x", false), ("/home/u/x", true), ("/v/x", false)]
         {
             assert_eq!(list.matches(&path(at.as_bytes())), expected, "{at}");
+        }
+    }
+
+    #[test]
+    fn variables_are_filled_in_as_restic_does() {
+        let variable = |name: &[u8]| match name {
+            b"HOME" => Some(b"/home/u".to_vec()),
+            b"A_1" => Some(b"one".to_vec()),
+            _ => None,
+        };
+        for (line, expected) in [
+            ("$HOME/x", "/home/u/x"),
+            ("${HOME}x", "/home/ux"),
+            ("a-$A_1-b", "a-one-b"),
+            ("$NONE/x", "/x"),
+            ("a$$b", "a$b"),
+            ("a$", "a$"),
+            ("a$/b", "a$/b"),
+            ("${HOME", "HOME"),
+            ("x${}y", "xy"),
+            ("$1x", "x"),
+            ("~/x", "~/x"),
+        ] {
+            assert_eq!(expand(line.as_bytes(), &variable), expected.as_bytes(), "{line}");
         }
     }
 

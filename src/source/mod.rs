@@ -10,6 +10,8 @@
 //! | [`mod@file`] | the bytes and holes of one file |
 //! | [`meta`] | extended attributes, link targets, owners' names |
 //! | [`links`] | which path speaks for a group of hard links |
+//! | [`files_from`] | lists of paths, and patterns for paths, from files |
+//! | [`stream`] | bytes that come from another program or through stdin |
 //!
 //! Nothing here knows of repositories. What cannot be read is reported as such and never taken
 //! for empty.
@@ -17,10 +19,12 @@
 pub mod dir;
 pub mod exclude;
 pub mod file;
+pub mod files_from;
 pub mod links;
 pub mod meta;
 pub mod roots;
 pub mod stat;
+pub mod stream;
 pub mod tag;
 pub mod walk;
 

@@ -2,12 +2,13 @@
 //!
 //! All that is asked of a storage (SPEC §2): a put is seen whole or not at all, and whoever
 //! reads or lists after a put was acknowledged sees it. [`local`] is a directory, [`memory`]
-//! a map; [`fault`] and [`record`] wrap any storage for tests. The contract that this trait
+//! a map; [`dry_run`] wraps any storage so that nothing changes, [`fault`] and [`record`] do for tests. The contract that this trait
 //! states in words is `tests/contract.rs`, run on every implementation.
 
 use std::fmt;
 use std::path::Path;
 
+pub mod dry_run;
 mod error;
 pub mod fault;
 pub mod local;

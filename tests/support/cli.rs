@@ -27,6 +27,8 @@ pub(crate) struct Machine {
     pub(crate) typed: Option<Arc<Mutex<Vec<String>>>>,
     /// The prompts that were shown.
     pub(crate) prompts: Arc<Mutex<Vec<String>>>,
+    /// What is piped into every command.
+    pub(crate) piped: Vec<u8>,
     /// Whether a signal comes as soon as work has begun.
     pub(crate) interrupted: bool,
 }
@@ -54,6 +56,7 @@ impl Machine {
             env: env.into_iter().map(|(name, value): (&str, OsString)| (name.into(), value)).collect(),
             typed: None,
             prompts: Arc::default(),
+            piped: Vec::new(),
             interrupted: false,
             dir,
         }
@@ -118,6 +121,7 @@ impl Machine {
             user: "ada".into(),
             host: "difference".into(),
             time_zone: jiff::tz::TimeZone::UTC,
+            stdin: Box::new(io::Cursor::new(self.piped.clone())),
             stdout: Box::new(stdout.clone()),
             stderr: Box::new(stderr.clone()),
             stdout_is_terminal: false,

@@ -169,6 +169,7 @@ impl Scene {
             force: false,
             ignore_ctime: false,
             program: "esker test".into(),
+            variation: backup::Variation::default(),
         }
     }
 

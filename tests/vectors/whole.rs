@@ -87,6 +87,7 @@ fn make_repository(at: &Path, key: &Path) {
         force: false,
         ignore_ctime: false,
         program: "esker vectors".into(),
+        variation: backup::Variation::default(),
     };
     let report = backup::run(&repo, &options, &Monitor::silent()).unwrap();
     assert_eq!(report.problems, 0);

@@ -202,11 +202,16 @@ impl RecordWriter {
             std::fs::create_dir_all(folder)?;
         }
         let temporary = place.beside("new", &session);
-        let file = OpenOptions::new().read(true).write(true).create(true).truncate(true).open(&temporary)?;
-        claim(&file);
         let header = Header { session, began, chosen: None };
-        let mut blocks = BlockWriter::begin(file, &place.key, world, place.subject())?;
-        blocks.push(HEAD, &header.encode())?;
+        let begin = || {
+            let file = OpenOptions::new().read(true).write(true).create(true).truncate(true).open(&temporary)?;
+            claim(&file);
+            let mut blocks = BlockWriter::begin(file, &place.key, world, place.subject())?;
+            blocks.push(HEAD, &header.encode()).map(|()| blocks)
+        };
+        let blocks = begin().inspect_err(|_| {
+            let _ = std::fs::remove_file(&temporary);
+        })?;
         let compressor = Compressor::without_verification(Level::Number(1));
         Ok(Self { place: place.clone(), temporary, blocks, header, compressor, rows: Vec::new() })
     }

@@ -354,6 +354,10 @@ fn read_open(
     let holes = file.holes().iter().filter(|hole| hole.offset + hole.bytes <= size).copied().collect();
     let problems = problems.iter().map(ToString::to_string).collect();
     Ok(match file.finish() {
+        // A file cut short meanwhile looks different; here the file system lost the rest.
+        Ok(stat) if size < stat.size && stat.same_content(&before) => {
+            Err(FileProblem::Short { found: size, expected: stat.size })
+        }
         Ok(stat) => Ok((before, FileDone { stat, holes, xattrs, problems, unstable: false })),
         Err(error) => Err(FileProblem::Io(error)),
     })

@@ -206,7 +206,7 @@ impl App {
 
     /// Says what of the repository cannot be read and so counts as absent.
     pub(super) fn tell_faults(&self, reader: &Reader<'_>) {
-        for (object, error) in reader.faults() {
+        for (object, error) in reader.faults().iter().chain(&reader.cache_fault()) {
             let message = format!("`{object}` is not used: {}", error.with_causes());
             self.console.remark(Severity::Warning, &message);
         }

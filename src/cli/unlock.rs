@@ -223,7 +223,7 @@ impl NewKeyFile {
 
 fn sync_directory_of(path: &Path) -> std::io::Result<()> {
     let parent = path.parent().filter(|parent| *parent != Path::new("")).unwrap_or(Path::new("."));
-    File::open(parent)?.sync_all()
+    crate::storage::local::sync_directory(parent)
 }
 
 impl Drop for NewKeyFile {

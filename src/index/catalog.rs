@@ -1,6 +1,7 @@
 //! The catalog: chunk rows of many index segments, looked up by id.
 
 use std::collections::HashMap;
+use std::fs::File;
 use std::path::Path;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -77,9 +78,10 @@ pub struct Found {
 /// one catalog open; each sees what was there when it opened it or last imported or refreshed.
 /// The numbers of packs and origins never change while a catalog is open.
 ///
-/// When the files cannot be used (another process holds them, the file system has no locks, they
+/// When the files cannot be used (another process holds them, the disk is full or failing, they
 /// were damaged or begun anew since), the catalog turns *private*: it keeps all it knows, and
-/// what is imported from then on is in files that vanish with it.
+/// what is imported from then on is in files that vanish with it, or in memory where there is no
+/// room for those either.
 #[derive(Debug)]
 pub struct Catalog {
     place: Place,
@@ -88,6 +90,8 @@ pub struct Catalog {
     facts: HashMap<Vec<u8>, Vec<u8>>,
     /// Whether a lookup met a row that is not what was written.
     damaged: AtomicBool,
+    /// Why the file system refused the catalog's files, if it did.
+    trouble: Option<String>,
 }
 
 #[derive(Debug)]
@@ -121,8 +125,21 @@ impl Catalog {
         Self::new(Place::Private { dir: std::env::temp_dir() }, State::default())
     }
 
+    /// The same, in place of one that could not be opened.
+    pub fn instead_of(error: &Error) -> Self {
+        let mut catalog = Self::temporary();
+        catalog.trouble = Some(with_cause(error));
+        catalog
+    }
+
     fn new(place: Place, state: State) -> Self {
-        Self { place, state, facts: HashMap::new(), damaged: AtomicBool::new(false) }
+        Self { place, state, facts: HashMap::new(), damaged: AtomicBool::new(false), trouble: None }
+    }
+
+    /// Why the file system would not have the catalog, if that is why it is private: a user can
+    /// do something about it.
+    pub fn trouble(&self) -> Option<&str> {
+        self.trouble.as_deref()
     }
 
     /// Whether what is imported now will be gone with this catalog.
@@ -197,24 +214,26 @@ impl Catalog {
             // A pack whose origin the source does not have cannot be opened; nor can it be in a sound one.
             import.packs.retain(|pack| pack.origin < import.origins.len());
         }
-        let (numbers, file) = self.number(&batch)?;
-        let (keys, rows) = encode(batch, numbers);
+        let (numbers, draft) = self.number(&batch)?;
+        let (keys, mut rows) = encode(batch, numbers);
         let run = if rows.is_empty() {
-            file.discard();
+            draft.into_iter().for_each(|(draft, _)| draft.discard());
             None
         } else {
-            Some(self.write(file, |file| run::write_sorted(rows, file))?)
+            rows.sort_unstable();
+            Some(self.write(draft, &rows)?)
         };
+        drop(rows);
         if keys.is_empty() {
             return Ok(());
         }
         self.adopt(keys, run);
-        while self.merge()? {}
+        while self.merge() {}
         Ok(())
     }
 
-    /// Numbers the packs and origins of a batch, and makes a file for its rows.
-    fn number(&mut self, batch: &[Import]) -> Result<(PackNumbers, RunFile), Error> {
+    /// Numbers the packs and origins of a batch and, in a kept catalog, makes a file for its rows.
+    fn number(&mut self, batch: &[Import]) -> Result<(PackNumbers, Option<(Draft, File)>), Error> {
         let kept = self.moment(|store, state, db| {
             store.load(db, state)?;
             let (origins, packs) = (state.origins.items().len(), state.packs.items().len());
@@ -227,12 +246,11 @@ impl Catalog {
             if !change.origins.1.is_empty() || !change.packs.1.is_empty() {
                 state.commits = store::commit(db, &change)?;
             }
-            let (draft, file) = store.create_run()?;
-            Ok((numbers, RunFile { file, draft: Some(draft) }))
+            Ok((numbers, Some(store.create_run()?)))
         });
         match kept {
             Some(kept) => Ok(kept),
-            None => Ok((self.state.number(batch)?, self.unnamed_file()?)),
+            None => Ok((self.state.number(batch)?, None)),
         }
     }
 
@@ -264,27 +282,42 @@ impl Catalog {
         self.state.imported.extend(keys);
     }
 
-    /// Merges the runs that are due, if any are; says whether there may be more.
-    fn merge(&mut self) -> Result<bool, Error> {
+    /// Merges the runs that are due, if any are; says whether there may be more. Where that
+    /// cannot be, the runs stay as they are: more of them are asked, to the same answer.
+    fn merge(&mut self) -> bool {
         if self.is_damaged() {
-            return Ok(false);
+            return false;
         }
         let sizes: Vec<u64> = self.state.runs.iter().map(|run| run.run.rows()).collect();
         let sources: Vec<NamedRun> = run::due(&sizes).into_iter().map(|i| self.state.runs[i].clone()).collect();
         if sources.is_empty() {
-            return Ok(false);
+            return false;
         }
-        let file = self.moment(|store, _, _| {
-            let (draft, file) = store.create_run()?;
-            Ok(RunFile { file, draft: Some(draft) })
-        });
-        let file = file.map_or_else(|| self.unnamed_file(), Ok)?;
+        let draft = self.moment(|store, _, _| store.create_run());
         let runs: Vec<&ChunkRun> = sources.iter().map(|source| &*source.run).collect();
-        let mut merged = match self.write(file, |file| run::merge(&runs, file)) {
+        let written = match draft {
+            Some((draft, file)) => match run::merge(&runs, file) {
+                Ok((run, seal)) => Ok(WrittenRun { run, seal, draft: Some(draft) }),
+                Err(fault) => {
+                    draft.discard();
+                    Err(fault)
+                }
+            },
+            None => run::write_unnamed(self.dir(), |file| run::merge(&runs, file)).map(|(run, seal)| WrittenRun {
+                run,
+                seal,
+                draft: None,
+            }),
+        };
+        let mut merged = match written {
             Ok(merged) => Some(merged),
-            // Rows that have lost their order can still be looked up, most of them.
-            Err(_) if self.is_damaged() => return Ok(false),
-            Err(error) => return Err(error),
+            Err(fault) => {
+                // Rows that have lost their order can still be looked up, most of them.
+                if matches!(fault, Fault::Damaged(_)) {
+                    self.condemn();
+                }
+                return false;
+            }
         };
         let kept = self.moment(|store, state, db| {
             store.load(db, state)?;
@@ -313,26 +346,25 @@ impl Catalog {
             (None, Some(merged)) => merged.discard(),
             _ => {}
         }
-        Ok(true)
+        true
     }
 
-    /// Fills a run file. Sources found to be out of order condemn the catalog.
-    fn write(
-        &self,
-        file: RunFile,
-        fill: impl FnOnce(std::fs::File) -> Result<(ChunkRun, Seal), Fault>,
-    ) -> Result<WrittenRun, Error> {
-        match fill(file.file) {
-            Ok((run, seal)) => Ok(WrittenRun { run, seal, draft: file.draft }),
-            Err(fault) => {
-                if matches!(fault, Fault::Damaged(_)) {
-                    self.condemn();
+    /// Writes rows to a run: to the draft's file or, when the file system will not have that, to
+    /// one without a name.
+    fn write(&mut self, draft: Option<(Draft, File)>, rows: &[[u8; CHUNK_ROW_BYTES]]) -> Result<WrittenRun, Error> {
+        if let Some((draft, file)) = draft {
+            match run::write_sorted(rows, file) {
+                Ok((run, seal)) => return Ok(WrittenRun { run, seal, draft: Some(draft) }),
+                Err(fault) => {
+                    let error = fault.about("write the catalog run", &draft.path);
+                    draft.discard();
+                    self.turn_private(Some(&error));
                 }
-                let path = file.draft.as_ref().map_or_else(|| self.dir().to_path_buf(), |draft| draft.path.clone());
-                file.draft.into_iter().for_each(Draft::discard);
-                Err(fault.about("write the catalog run", &path))
             }
         }
+        let written = run::write_unnamed(self.dir(), |file| run::write_sorted(rows, file));
+        let (run, seal) = written.map_err(|fault| fault.about("write a temporary file in", self.dir()))?;
+        Ok(WrittenRun { run, seal, draft: None })
     }
 
     /// What was last remembered under a key. It may have been forgotten: this is a cache.
@@ -362,24 +394,30 @@ impl Catalog {
     ///
     /// Whatever fails in `work`, the state must be of a piece: it is all there is from then on.
     fn moment<T>(&mut self, work: impl FnOnce(&Store, &mut State, &Database) -> Result<T, Trouble>) -> Option<T> {
-        let Place::Kept { store, dir } = &self.place else { return None };
+        let Place::Kept { store, .. } = &self.place else { return None };
         match store.moment(|db| work(store, &mut self.state, db)) {
             Ok(answer) => Some(answer),
-            Err(_) => {
-                self.place = Place::Private { dir: dir.clone() };
+            Err(trouble) => {
+                let error = if let Trouble::Failed(error) = trouble { Some(error) } else { None };
+                self.turn_private(error.as_ref());
                 None
             }
         }
+    }
+
+    fn turn_private(&mut self, why: Option<&Error>) {
+        self.trouble = why.map(with_cause).or_else(|| self.trouble.take());
+        self.place = Place::Private { dir: self.dir().to_path_buf() };
     }
 
     fn dir(&self) -> &Path {
         let (Place::Kept { dir, .. } | Place::Private { dir }) = &self.place;
         dir
     }
+}
 
-    fn unnamed_file(&self) -> Result<RunFile, Error> {
-        Ok(RunFile { file: run::unnamed_file(self.dir())?, draft: None })
-    }
+fn with_cause(error: &Error) -> String {
+    std::error::Error::source(error).map_or_else(|| error.to_string(), |cause| format!("{error}: {cause}"))
 }
 
 impl Drop for Catalog {
@@ -390,18 +428,6 @@ impl Drop for Catalog {
             // If this fails, the next to meet the damage tries again.
             let _ = store.wipe();
         }
-    }
-}
-
-/// An empty file for a run; with a name to come in a kept catalog.
-struct RunFile {
-    file: std::fs::File,
-    draft: Option<Draft>,
-}
-
-impl RunFile {
-    fn discard(self) {
-        self.draft.into_iter().for_each(Draft::discard);
     }
 }
 

@@ -28,7 +28,11 @@ use std::os::unix::fs::FileExt;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 
+use memmap2::Advice;
 use memmap2::Mmap;
+use rustix::fs::MemfdFlags;
+use rustix::fs::memfd_create;
+use rustix::io::Errno;
 
 use super::Error;
 use super::io_error;
@@ -41,6 +45,7 @@ const BUCKET_ROWS: u64 = 8;
 /// In a larger bucket, such as somebody may have contrived, a search of the rows is quicker than one of the tags.
 const TAGGED_BUCKET_ROWS_MAX: usize = 64;
 const FAN_OUT_BITS_MAX: u32 = 22;
+const READ_AHEAD_BYTES_MAX: usize = 64 << 20;
 const WRITE_BUFFER_BYTES: usize = 1 << 20;
 const TAG_BUFFER_BYTES: usize = 1 << 16;
 
@@ -98,6 +103,7 @@ impl<const ROW: usize> Run<ROW> {
             return Err(Fault::Damaged("the file is shorter than a header"));
         }
         let map = map(file)?;
+        read_ahead(&map)?;
         let (bits, rows, room) = read_header(&map, ROW).ok_or(Fault::Damaged("the header makes no sense"))?;
         let (tags_at, rows_at) = (tags_at(bits), rows_at(bits, room));
         let fits = usize::try_from(rows).ok().filter(|rows| {
@@ -170,6 +176,21 @@ fn map(file: &File) -> std::io::Result<Mmap> {
     // which leaves the mapping whole. All reads go through bounds-checked slices of plain bytes,
     // so contents, whatever they are, cannot do harm.
     unsafe { Mmap::map(file) }
+}
+
+/// Has the kernel read a run, or the front of a large one.
+///
+/// A page that cannot be read when a lookup comes to it kills the process (SIGBUS); read here it
+/// is an error. On a disk with bad sectors that is the difference between a cache begun anew and a
+/// backup that dies each time. What is in the page cache already costs a few milliseconds. The
+/// rest of a large run, and pages that had to go meanwhile, can still kill: `--no-cache` helps.
+fn read_ahead(map: &Mmap) -> std::io::Result<()> {
+    match map.advise_range(Advice::PopulateRead, 0, map.len().min(READ_AHEAD_BYTES_MAX)) {
+        // So it says that an access would have been answered by SIGBUS (madvise(2)).
+        Err(error) if Errno::from_io_error(&error) == Some(Errno::FAULT) => Err(Errno::IO.into()),
+        // Linux before 5.14 does not know it.
+        _ => Ok(()),
+    }
 }
 
 /// The fan-out bits, the number of rows and the room for tags, if the header is one.
@@ -314,13 +335,31 @@ pub(super) fn merge<const ROW: usize>(sources: &[&Run<ROW>], file: File) -> Resu
     writer.finish()
 }
 
-/// Sorts rows and writes them to a run, rows that are the same once.
-pub(super) fn write_sorted<const ROW: usize>(mut rows: Vec<[u8; ROW]>, file: File) -> Result<(Run<ROW>, Seal), Fault> {
-    rows.sort_unstable();
+/// Writes rows, which are in order, to a run, rows that are the same once.
+pub(super) fn write_sorted<const ROW: usize>(rows: &[[u8; ROW]], file: File) -> Result<(Run<ROW>, Seal), Fault> {
     let mut writer = RunWriter::new(file, rows.len() as u64)?;
     rows.iter().try_for_each(|row| writer.push(row))?;
-    drop(rows);
     writer.finish()
+}
+
+/// Has a run written to a file without a name: in `dir` or, when that is full, failing or knows
+/// no memory maps, in the system's temporary directory or, when that is too, in memory. So a
+/// cache that cannot be used costs room elsewhere, never a backup.
+pub(super) fn write_unnamed<const ROW: usize>(
+    dir: &Path,
+    write: impl Fn(File) -> Result<(Run<ROW>, Seal), Fault>,
+) -> Result<(Run<ROW>, Seal), Fault> {
+    let in_memory = || Ok(File::from(memfd_create("esker-run", MemfdFlags::CLOEXEC)?));
+    let places: [&dyn Fn() -> std::io::Result<File>; 3] =
+        [&|| unnamed_file(dir), &|| unnamed_file(&std::env::temp_dir()), &in_memory];
+    let mut first = None;
+    for place in places {
+        match place().map_err(Fault::Io).and_then(&write) {
+            Err(Fault::Io(error)) => first = first.or(Some(error)),
+            done => return done,
+        }
+    }
+    Err(Fault::Io(first.unwrap_or_else(|| std::io::ErrorKind::StorageFull.into())))
 }
 
 /// Which of the runs of these sizes to merge into one: those of the lowest tier that has
@@ -342,16 +381,16 @@ pub(super) fn due(sizes: &[u64]) -> Vec<usize> {
 
 /// An empty file that has no name any more: the system frees it when it is closed and unmapped,
 /// however the program ends.
-pub(super) fn unnamed_file(dir: &Path) -> Result<File, Error> {
+fn unnamed_file(dir: &Path) -> std::io::Result<File> {
     loop {
         let path = dir.join(format!("unnamed-{:016x}", unique()));
         match OpenOptions::new().read(true).write(true).create_new(true).mode(0o600).open(&path) {
             Ok(file) => {
-                std::fs::remove_file(&path).map_err(io_error("unlink the temporary file", &path))?;
+                std::fs::remove_file(&path)?;
                 return Ok(file);
             }
             Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => {}
-            Err(error) => return Err(io_error("create the temporary file", &path)(error)),
+            Err(error) => return Err(error),
         }
     }
 }
@@ -383,8 +422,9 @@ mod tests {
         *row(id, 0).first_chunk().unwrap()
     }
 
-    fn run(rows: Vec<Row>) -> Run<40> {
-        write_sorted(rows, unnamed_file(&std::env::temp_dir()).unwrap()).unwrap().0
+    fn run(mut rows: Vec<Row>) -> Run<40> {
+        rows.sort_unstable();
+        write_sorted(&rows, unnamed_file(&std::env::temp_dir()).unwrap()).unwrap().0
     }
 
     fn tails(run: &Run<40>, id_of: u64) -> Vec<u64> {
@@ -441,8 +481,9 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("run");
         let create = || File::options().read(true).write(true).create(true).truncate(true).open(&path).unwrap();
-        let rows: Vec<Row> = (0..40).map(|n| row(n, n)).collect();
-        let (run, seal) = write_sorted(rows, create()).unwrap();
+        let mut rows: Vec<Row> = (0..40).map(|n| row(n, n)).collect();
+        rows.sort_unstable();
+        let (run, seal) = write_sorted(&rows, create()).unwrap();
         let sealed = run.tags_at;
         drop(run);
         let bytes = std::fs::read(&path).unwrap();

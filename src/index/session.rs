@@ -42,6 +42,7 @@ impl SessionTable {
 
     /// Claims an id; true when it was not claimed before.
     ///
+    /// Where the directory cannot be written to, ids are kept elsewhere: see `run::write_unnamed`.
     /// After an error the table still knows every id claimed before.
     pub fn claim(&mut self, id: ChunkId) -> Result<bool, Error> {
         if self.contains(&id) {
@@ -61,15 +62,16 @@ impl SessionTable {
 
     fn spill(&mut self) -> Result<(), Error> {
         let failed = |fault: run::Fault| fault.about("write a temporary file in", &self.dir);
-        let rows = self.recent.iter().copied().collect();
-        let (spilled, _) = run::write_sorted(rows, run::unnamed_file(&self.dir)?).map_err(failed)?;
+        let mut rows: Vec<_> = self.recent.iter().copied().collect();
+        rows.sort_unstable();
+        let (spilled, _) = run::write_unnamed(&self.dir, |file| run::write_sorted(&rows, file)).map_err(failed)?;
         self.recent.clear();
         self.spilled.push(spilled);
         let sizes: Vec<u64> = self.spilled.iter().map(Run::rows).collect();
         let due = run::due(&sizes);
         if !due.is_empty() {
             let sources: Vec<_> = due.iter().map(|i| &self.spilled[*i]).collect();
-            let (merged, _) = run::merge(&sources, run::unnamed_file(&self.dir)?).map_err(failed)?;
+            let (merged, _) = run::write_unnamed(&self.dir, |file| run::merge(&sources, file)).map_err(failed)?;
             let mut n = 0..;
             self.spilled.retain(|_| n.next().is_some_and(|n| !due.contains(&n)));
             self.spilled.push(merged);
@@ -103,11 +105,10 @@ mod tests {
     }
 
     #[test]
-    fn a_table_that_cannot_spill_says_so_and_keeps_what_it_has() {
+    fn a_table_whose_directory_is_gone_goes_on_elsewhere() {
         let dir = tempfile::tempdir().unwrap();
         let mut table = SessionTable::new(&dir.path().join("missing"), 2);
-        assert!(table.claim(id(1)).unwrap() && table.claim(id(2)).unwrap());
-        assert!(table.claim(id(3)).is_err());
-        assert!(table.contains(&id(1)) && table.contains(&id(2)) && !table.contains(&id(3)));
+        assert!((0..40).all(|n| table.claim(id(n)).unwrap()));
+        assert!((0..40).all(|n| !table.claim(id(n)).unwrap()) && !table.spilled.is_empty());
     }
 }

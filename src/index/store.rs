@@ -36,6 +36,7 @@ use redb::Database;
 use redb::ReadableDatabase;
 use redb::ReadableTable;
 use redb::TableDefinition;
+use rustix::io::Errno;
 
 use super::Error;
 use super::io_error;
@@ -47,10 +48,12 @@ use super::run::Run;
 use super::run::Seal;
 use super::state::NamedRun;
 use super::state::State;
+use crate::storage::local::sync_directory;
 
 /// The version of all that is in the directory. Another one is begun anew.
 const FORMAT: u64 = 1;
 
+const DATABASE: &str = "catalog.redb";
 const CACHE_BYTES: usize = 4 << 20;
 const RETRY_PAUSE: Duration = Duration::from_millis(5);
 
@@ -64,7 +67,7 @@ const FACTS: TableDefinition<'_, &[u8], &[u8]> = TableDefinition::new("facts");
 /// Why the catalog on disk cannot be used just now.
 #[derive(Debug)]
 pub(super) enum Trouble {
-    /// Another process has it, for longer than we wait; or its file system knows no locks.
+    /// Another process has it, for longer than we wait.
     Busy,
     /// It was begun anew since we opened it.
     Replaced,
@@ -78,9 +81,17 @@ impl From<redb::Error> for Trouble {
     fn from(error: redb::Error) -> Self {
         match error {
             redb::Error::DatabaseAlreadyOpen => Self::Busy,
+            // That there is no room makes nothing of it wrong.
+            redb::Error::Io(source) if refuses_writing(&source) => {
+                Self::Failed(io_error("write the catalog database", DATABASE)(source))
+            }
             error => Self::Damaged(error.to_string()),
         }
     }
+}
+
+fn refuses_writing(error: &std::io::Error) -> bool {
+    matches!(Errno::from_io_error(error), Some(Errno::NOSPC | Errno::DQUOT | Errno::ROFS))
 }
 
 impl From<Error> for Trouble {
@@ -198,7 +209,7 @@ impl Store {
     /// Makes the names of new runs durable. Before the database names them.
     pub(super) fn sync_runs(&self) -> Result<(), Error> {
         let path = self.runs_dir();
-        File::open(&path).and_then(|dir| dir.sync_all()).map_err(io_error("synchronise the directory", path))
+        sync_directory(&path).map_err(io_error("synchronise the directory", path))
     }
 
     /// Unlinks runs that the database names no more. Who has them open keeps them.
@@ -377,7 +388,7 @@ enum OpenMode {
 }
 
 fn database_path(dir: &Path) -> PathBuf {
-    dir.join("catalog.redb")
+    dir.join(DATABASE)
 }
 
 /// Opens the database. Under the lock nobody of ours has it, but something else may.
@@ -447,6 +458,8 @@ fn lock(dir: &Path, patience: Duration) -> Result<Lock, Trouble> {
     });
     match locked {
         Some(Ok(())) => Ok(Lock(file)),
+        // A file system that knows no locks.
+        Some(Err(TryLockError::Error(error))) => Err(io_error("lock", &path)(error).into()),
         _ => Err(Trouble::Busy),
     }
 }

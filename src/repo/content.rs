@@ -107,6 +107,12 @@ impl<'r> Reader<'r> {
         &self.faults
     }
 
+    /// Which cache is done without, and why, when the disk would not have it. Nothing that is
+    /// read is worse for it.
+    pub fn cache_fault(&self) -> Option<(String, Error)> {
+        self.repo.cache_fault(&self.catalog)
+    }
+
     /// Whether a pack, by its number in the catalog, is of a session that counts and is not dead.
     pub fn is_alive(&self, pack: u32) -> bool {
         self.alive.get(pack as usize) == Some(&true)

@@ -20,8 +20,16 @@ impl Repository {
     /// Opens the catalog of this repository at this place. Without a cache, or with one that
     /// cannot be used (a full or read-only disk), it is a temporary one, imported anew.
     pub fn open_catalog(&self) -> Catalog {
-        let kept = self.cache.as_ref().and_then(|dir| Catalog::open(dir).ok());
-        kept.unwrap_or_else(Catalog::temporary)
+        match self.cache.as_ref().map(|dir| Catalog::open(dir)) {
+            None => Catalog::temporary(),
+            Some(Ok(kept)) => kept,
+            Some(Err(error)) => Catalog::instead_of(&error),
+        }
+    }
+
+    /// The cache and why it is not used, when the disk would not have it.
+    pub(crate) fn cache_fault(&self, catalog: &Catalog) -> Option<(String, Error)> {
+        Some((self.cache.as_ref()?.display().to_string(), Error::new(Kind::Failed, catalog.trouble()?)))
     }
 
     /// Imports every segment that these commits name and the catalog lacks. Segments that are

@@ -119,7 +119,8 @@ impl<'r> Session<'r> {
         let resolved = |session: &SessionId| {
             flags.get(session).is_none_or(|by| by.iter().all(|collection| collections.swept.contains(collection)))
         };
-        let faults = repo.import_segments(&mut catalog, commits.headers.values())?;
+        let mut faults = repo.import_segments(&mut catalog, commits.headers.values())?;
+        faults.extend(repo.cache_fault(&catalog));
         let stored = stored_packs(repo)?;
         let origins: Vec<_> = catalog
             .origins()

@@ -22,7 +22,7 @@ const ADVISE_BYTES_MIN: u64 = 512 << 10;
 /// Most holes recorded of one file; later ones are still skipped, and restored as zeros.
 pub const HOLES_MAX: usize = 65_536;
 
-/// Why a listed file could not be opened.
+/// Why a listed file could not be opened or read.
 #[derive(Debug, thiserror::Error)]
 pub enum FileProblem {
     /// The name is gone.
@@ -31,7 +31,15 @@ pub enum FileProblem {
     /// The name stands for something else now; [`Stat::at`] says what.
     #[error("it was replaced before it was read")]
     Replaced,
-    /// Opening failed.
+    /// It ends before the length it is said to have, and was not written meanwhile.
+    #[error("only {found} of its {expected} bytes can be read")]
+    Short {
+        /// How many bytes came.
+        found: u64,
+        /// How many there should be.
+        expected: u64,
+    },
+    /// Opening or reading failed.
     #[error(transparent)]
     Io(io::Error),
 }

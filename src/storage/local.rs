@@ -177,6 +177,13 @@ impl Disk {
     }
 }
 
+/// Makes the entries of a directory durable, where its file system can do that. For files beside
+/// a repository: those in one are synced by [`Storage::barrier`].
+pub fn sync_directory(directory: &Path) -> io::Result<()> {
+    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    persist::sync_directory(rustix::fs::open(directory, flags, Mode::empty())?)
+}
+
 fn errno(error: &io::Error) -> Option<Errno> {
     Errno::from_io_error(error)
 }

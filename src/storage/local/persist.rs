@@ -13,11 +13,13 @@ use std::io::{self, Write};
 use std::os::fd::OwnedFd;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
 
 use rustix::fs::{AtFlags, Dir, Mode, OFlags, RenameFlags};
 use rustix::io::Errno;
 
 use super::Disk;
+use crate::id::hex;
 use crate::storage::{Error, ErrorKind, ObjectWriter, Result, WriteMode, name};
 
 /// Age in seconds at which a file in `tmp/` belongs to nobody any more.
@@ -119,8 +121,8 @@ impl ObjectWriter for TemporaryFile {
 /// Moves the file `from` to a name that nothing has yet, or fails with [`Errno::EXIST`].
 type Way = fn(root: &OwnedFd, from: &str, to: &str) -> rustix::io::Result<()>;
 
-/// From the best to one that any file system has. The last can be raced by another writer of
-/// the same name, which the storage contract allows ("where the storage can tell").
+/// From the best to one that any file system has: exFAT behind FUSE and many a NAS have neither
+/// links nor a rename that spares what is there.
 const WAYS_TO_CREATE: [Way; 3] = [
     |root, from, to| rustix::fs::renameat_with(root, from, root, to, RenameFlags::NOREPLACE),
     |root, from, to| {
@@ -129,18 +131,44 @@ const WAYS_TO_CREATE: [Way; 3] = [
         let _ = rustix::fs::unlinkat(root, from, AtFlags::empty());
         Ok(())
     },
-    |root, from, to| match rustix::fs::statat(root, to, AtFlags::SYMLINK_NOFOLLOW) {
+    rename_under_claim,
+];
+
+/// How long a writer of the same name is waited for. It holds its claim for two calls, so one
+/// that is there for longer was left by a crash, or by a machine that stands still: then both may
+/// put the object, which the storage contract allows ("where the storage can tell").
+const CLAIM_PATIENCE: Duration = Duration::from_secs(2);
+const CLAIM_PAUSE: Duration = Duration::from_millis(5);
+
+/// Looks, then renames, while a file stands in `tmp/` that only one can have made: creating a
+/// file exclusively is atomic everywhere.
+fn rename_under_claim(root: &OwnedFd, from: &str, to: &str) -> rustix::io::Result<()> {
+    let claim = format!("{}/claim-{}", name::TEMPORARY, hex(&blake3::hash(to.as_bytes()).as_bytes()[..16]));
+    let flags = OFlags::CREATE | OFlags::EXCL | OFlags::WRONLY | OFlags::CLOEXEC | OFlags::NOFOLLOW;
+    let began = Instant::now();
+    loop {
+        match rustix::fs::openat(root, &claim, flags, Mode::RUSR | Mode::WUSR) {
+            Err(Errno::EXIST) if began.elapsed() < CLAIM_PATIENCE => {}
+            Ok(_) | Err(Errno::EXIST) => break,
+            Err(errno) => return Err(errno),
+        }
+        std::thread::sleep(CLAIM_PAUSE);
+    }
+    let renamed = match rustix::fs::statat(root, to, AtFlags::SYMLINK_NOFOLLOW) {
         Ok(_) => Err(Errno::EXIST),
         Err(Errno::NOENT) => rustix::fs::renameat(root, from, root, to),
         Err(errno) => Err(errno),
-    },
-];
+    };
+    // One that stays costs the next writer of this name its patience, and goes with the leftovers.
+    let _ = rustix::fs::unlinkat(root, &claim, AtFlags::empty());
+    renamed
+}
 
 fn first_supported(ways: &[Way], root: &OwnedFd, from: &str, to: &str) -> rustix::io::Result<()> {
     let mut result = Err(Errno::NOSYS);
     for way in ways {
         result = way(root, from, to);
-        // So answer file systems without it: NFS (INVAL), FAT (PERM), FUSE and old kernels.
+        // So answer file systems without it: NFS (INVAL), FAT (PERM), FUSE and old kernels (NOSYS), NAS.
         if !matches!(result, Err(Errno::INVAL | Errno::PERM | Errno::NOSYS | Errno::OPNOTSUPP | Errno::MLINK)) {
             break;
         }
@@ -254,12 +282,14 @@ impl Disk {
     }
 }
 
-/// Syncs a directory, where the file system can (CIFS and some others answer INVAL).
-fn sync_directory(directory: OwnedFd) -> io::Result<()> {
-    match File::from(directory).sync_all() {
-        Err(error) if Errno::from_io_error(&error) == Some(Errno::INVAL) => Ok(()),
-        synced => synced,
-    }
+/// Syncs a directory, where the file system can. CIFS answers INVAL, others BADF, as a directory
+/// is not open for writing, or that they do not know the call; PostgreSQL and restic pass over
+/// the same.
+pub(super) fn sync_directory(directory: OwnedFd) -> io::Result<()> {
+    File::from(directory).sync_all().or_else(|error| match Errno::from_io_error(&error) {
+        Some(Errno::INVAL | Errno::BADF | Errno::OPNOTSUPP | Errno::NOSYS) => Ok(()),
+        _ => Err(error),
+    })
 }
 
 #[cfg(test)]
@@ -299,6 +329,17 @@ mod tests {
         assert_eq!(first_supported(&ways, &local.disk.root, &file.path, "a"), Ok(()));
         let full: [Way; 2] = [|_, _, _| Err(Errno::NOSPC), WAYS_TO_CREATE[2]];
         assert_eq!(first_supported(&full, &local.disk.root, "a", "b"), Err(Errno::NOSPC), "a fault is no lack");
+    }
+
+    #[test]
+    fn a_claim_that_a_crash_left_is_passed_over_in_the_end() {
+        let home = tempfile::tempdir().unwrap();
+        let local = Local::create(home.path().join("repository")).unwrap();
+        let claim = home.path().join("repository/tmp").join(format!("claim-{}", &blake3::hash(b"a").to_hex()[..32]));
+        std::fs::write(&claim, b"").unwrap();
+        let file = TemporaryFile::create(&local.disk).unwrap();
+        rename_under_claim(&local.disk.root, &file.path, "a").unwrap();
+        assert!(!claim.exists() && local.get("a").unwrap().is_empty());
     }
 
     #[test]

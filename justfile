@@ -40,3 +40,7 @@ compare *ARGS:
 
 demo *ARGS:
     cargo run --release -- demo {{ARGS}}
+
+# Every decoder against hostile bytes, for that many seconds in all.
+fuzz SECONDS="240":
+    fuzz/run {{SECONDS}}

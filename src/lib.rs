@@ -14,6 +14,7 @@
 //! | [`source`] | reading a file system |
 //! | [`backup`], [`restore`], [`check`], [`dump`], [`ls`] | one verb each |
 //! | [`cli`] | the command line |
+//! | [`fuzzing`] | doors for the targets of `fuzz/`, no part of the API |
 
 pub mod backup;
 pub mod check;
@@ -23,6 +24,8 @@ pub mod crypto;
 pub mod dump;
 pub mod error;
 pub mod format;
+#[doc(hidden)]
+pub mod fuzzing;
 pub mod id;
 pub mod index;
 pub mod ls;

@@ -18,6 +18,7 @@ const LAYERS: &[&[&str]] = &[
     &["source"],
     &["backup", "restore", "check", "dump", "ls"],
     &["cli"],
+    &["fuzzing"],
 ];
 
 #[test]

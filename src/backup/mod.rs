@@ -30,6 +30,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use known::Followers;
 use passage::Passage;
+pub(crate) use record::rewritten_rows;
 use record::{Place, RecordWriter};
 use sequence::{Halt, Sequencer};
 use stateless::Fetched;

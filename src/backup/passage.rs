@@ -113,6 +113,7 @@ impl<'r> Passage<'r> {
         summary.duration_ms = u64::try_from(millis).unwrap_or(0);
         let mut paths: Vec<_> = self.options.roots.iter().map(|root| root.as_bytes().to_vec()).collect();
         paths.sort();
+        paths.dedup();
         let mut tags = self.options.tags.clone();
         tags.sort();
         tags.dedup();

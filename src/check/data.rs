@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use super::{Bad, Faults, Options, ReadData, Report};
 use crate::crypto::seal;
 use crate::error::{Context, Result};
-use crate::format::pack::{Directory, TRAILER_BYTES, Trailer, directory_aad};
+use crate::format::pack::{Directory, Pack, directory_aad};
 use crate::id::{ChunkId, PackId};
 use crate::monitor::Monitor;
 use crate::repo::content::Reader;
@@ -156,10 +156,12 @@ fn read_pack(reader: &Reader<'_>, number: u32) -> Result<Finding> {
     Ok(finding)
 }
 
+/// The frames a pack's directory names, if its parts add up to the pack.
 fn read_directory(reader: &Reader<'_>, number: u32, stored: &[u8]) -> std::result::Result<Directory, String> {
     let repo = reader.repo();
     let pack = &reader.catalog().packs()[number as usize];
-    let trailer = Trailer::decode(stored).map_err(|error| error.to_string())?;
+    let parts = Pack::decode(stored).map_err(|error| error.to_string())?;
+    let trailer = parts.trailer;
     if trailer.salt != pack.salt
         || trailer.frame_commitment != pack.commitment
         || Some(trailer.session) != reader.session_of_pack(number)
@@ -170,14 +172,11 @@ fn read_directory(reader: &Reader<'_>, number: u32, stored: &[u8]) -> std::resul
     let derived = key.derive_salted(&trailer.salt, "pack directory");
     let key =
         seal::committed(derived, &trailer.directory_commitment, "pack directory").map_err(|error| error.to_string())?;
-    let end = stored.len() - TRAILER_BYTES;
-    let sealed = end
-        .checked_sub(trailer.directory_bytes as usize)
-        .and_then(|start| stored.get(start..end))
-        .ok_or("its directory is longer than the pack")?;
-    let plain = seal::open(&key, &directory_aad(&repo.config.repo, &trailer), sealed, "pack directory")
+    let plain = seal::open(&key, &directory_aad(&repo.config.repo, &trailer), parts.directory, "pack directory")
         .map_err(|error| error.to_string())?;
-    Directory::decode(&plain).map_err(|error| error.to_string())
+    let directory = Directory::decode(&plain).map_err(|error| error.to_string())?;
+    parts.frames(&directory).map_err(|error| error.to_string())?;
+    Ok(directory)
 }
 
 fn read_frames(reader: &Reader<'_>, number: u32, stored: &[u8], directory: &Directory, finding: &mut Finding) {

@@ -16,7 +16,7 @@ use std::path::PathBuf;
 use jiff::tz::TimeZone;
 
 use crate::storage::memory::Memory;
-use crate::world::World;
+use crate::world::{Time, World};
 
 mod about;
 mod app;
@@ -84,6 +84,16 @@ impl std::fmt::Debug for Context {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Context").field("cwd", &self.cwd).field("user", &self.user).finish_non_exhaustive()
     }
+}
+
+/// Reads a size as an argument, for [`crate::fuzzing`].
+pub(crate) fn parse_size(typed: &str) -> Option<u64> {
+    text::parse_bytes(typed).ok()
+}
+
+/// Reads a moment as an argument, for [`crate::fuzzing`].
+pub(crate) fn parse_time(typed: &str, now: Time) -> Option<Time> {
+    time::parse(typed, now, &TimeZone::UTC, time::DayEnd::Last).ok()
 }
 
 /// Runs one command, the program's name included, and gives the exit code.

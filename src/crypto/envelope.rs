@@ -24,7 +24,8 @@ pub const PUBLIC_BYTES: usize = 1216;
 /// Bytes of an X-Wing encapsulated key.
 pub const ENCAPSULATED_BYTES: usize = 1120;
 /// What sealing adds: the algorithm's number, the encapsulated key and a tag.
-pub const OVERHEAD_BYTES: usize = 1 + ENCAPSULATED_BYTES + 16;
+pub const OVERHEAD_BYTES: usize = 1 + ENCAPSULATED_BYTES + TAG_BYTES;
+const TAG_BYTES: usize = 16;
 
 /// A public key that secrets are sealed to.
 #[derive(Clone, PartialEq, Eq)]
@@ -134,6 +135,9 @@ pub fn open_secret(
         return Err(OpenError::Unsupported(what, *algorithm));
     }
     let (encapsulated, text) = rest.split_at_checked(ENCAPSULATED_BYTES).ok_or(OpenError::Truncated(what))?;
+    if text.len() < TAG_BYTES {
+        return Err(OpenError::Truncated(what));
+    }
     let not_authentic = |_| OpenError::NotAuthentic(what);
     let encapsulated = <XWing as Kem>::EncappedKey::from_bytes(encapsulated).map_err(not_authentic)?;
     let mode = match &psk {
@@ -193,6 +197,10 @@ mod tests {
             open_secret(&pair, Some(psk), b"info", &sealed[..sealed.len() - 1], "t"),
         ] {
             assert_eq!(result, Err(OpenError::NotAuthentic("t")));
+        }
+        for length in [0, 1, ENCAPSULATED_BYTES, OVERHEAD_BYTES - 1] {
+            let result = open_secret(&pair, Some(psk), b"info", &sealed[..length], "t");
+            assert_eq!(result, Err(OpenError::Truncated("t")), "{length} bytes");
         }
         let mut unknown = sealed.clone();
         unknown[0] = 9;

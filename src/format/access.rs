@@ -57,7 +57,7 @@ pub enum Claim {
     CredentialRemoved {
         /// Whose.
         credential: CredentialId,
-        /// Its statements and commits that still count, with all they reach.
+        /// Its statements and commits that still count, with all they reach, in ascending order.
         accepted: Vec<ObjectId>,
     },
     /// A slot unlocks a credential.
@@ -165,10 +165,7 @@ impl Record for Statement {
         let hashes = |decoder: &mut minicbor::Decoder<'_>| Ok(ObjectId::from_bytes(cbor::read_array(WHAT, decoder)?));
         let kind = map.u64(1)?;
         let signer = CredentialId::from_bytes(map.array(2)?);
-        let seen = map.list(3, hashes)?;
-        if !seen.is_sorted_by(|a, b| a < b) {
-            return Err(DecodeError::malformed(WHAT, "seen statements out of order or repeated"));
-        }
+        let seen = map.ascending(3, hashes)?;
         let time_secs = map.i64(4)?;
         let claim = match kind {
             1 => Claim::CredentialAdded {
@@ -184,7 +181,7 @@ impl Record for Statement {
             },
             2 => Claim::CredentialRemoved {
                 credential: CredentialId::from_bytes(map.array(10)?),
-                accepted: map.list(11, hashes)?,
+                accepted: map.ascending(11, hashes)?,
             },
             3 => {
                 let credential = CredentialId::from_bytes(map.array(10)?);

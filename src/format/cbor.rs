@@ -293,6 +293,17 @@ impl<'d, 'b> MapReader<'d, 'b> {
         }
     }
 
+    /// An array in ascending order with nothing twice; empty when left out, and never empty when there.
+    pub fn ascending<T: Ord>(&mut self, key: u64, each: impl FnMut(&mut Decoder<'b>) -> Result<T>) -> Result<Vec<T>> {
+        let what = self.what;
+        let items = self.list(key, each)?;
+        if items.is_sorted_by(|a, b| a < b) {
+            Ok(items)
+        } else {
+            Err(DecodeError::malformed(what, format!("the items of field {key} are out of order or repeated")))
+        }
+    }
+
     /// The remaining fields, all of which must be ignorable.
     pub fn extra(&mut self) -> Result<Extra> {
         let mut extra = Extra::default();
@@ -363,7 +374,7 @@ pub fn read_u64(what: &'static str, decoder: &mut Decoder<'_>) -> Result<u64> {
 /// A library error as one of ours.
 pub fn fault(what: &'static str, error: &minicbor::decode::Error) -> DecodeError {
     if error.is_end_of_input() {
-        DecodeError::malformed(what, "it ends in the middle of a field")
+        DecodeError::Truncated { what, needed: 1, found: 0 }
     } else {
         DecodeError::malformed(what, error.to_string())
     }

@@ -86,12 +86,16 @@ impl Record for Config {
     }
 }
 
+/// The AEAD of a slot: XChaCha20-Poly1305 (SPEC §5.2).
+const SUITE: u8 = 1;
 /// First bytes of a key slot.
 pub const SLOT_MAGIC: [u8; 8] = *b"ESKKEY\x00\x01";
 /// The one way a slot turns what a person knows into a key: Argon2id.
 pub const KDF_ARGON2ID: u8 = 1;
 /// Bytes of a slot's sealed body in clear: the seed and zeros kept for later use.
 pub const SLOT_BODY_BYTES: usize = 64;
+/// Bytes of that body sealed: with a nonce and a tag.
+pub const SLOT_SEALED_BYTES: usize = 24 + SLOT_BODY_BYTES + 16;
 /// Bytes of a slot that are bound as associated data: everything before the sealed body.
 pub const SLOT_HEADER_BYTES: usize = 88;
 
@@ -110,7 +114,7 @@ pub struct Slot {
     pub salt: [u8; 32],
     /// Commits to the key.
     pub commitment: [u8; 32],
-    /// Nonce, ciphertext and tag.
+    /// Nonce, ciphertext and tag: [`SLOT_SEALED_BYTES`] of them.
     pub sealed: Vec<u8>,
 }
 
@@ -155,12 +159,27 @@ impl Slot {
             return Err(DecodeError::unsupported(WHAT, format!("key derivation {kdf}")));
         }
         let suite = fields.u8()?;
+        if suite != SUITE {
+            return Err(DecodeError::unsupported(WHAT, format!("suite {suite}")));
+        }
         fields.expect(&[0, 0], "reserved bytes are not zero")?;
         let (memory_kib, passes, lanes) = (fields.u32()?, fields.u32()?, fields.u32()?);
         let salt = fields.array()?;
         let commitment = fields.array()?;
-        Ok(Self { suite, memory_kib, passes, lanes, salt, commitment, sealed: fields.rest().to_vec() })
+        let sealed = fields.take(SLOT_SEALED_BYTES)?.to_vec();
+        fields.end()?;
+        Ok(Self { suite, memory_kib, passes, lanes, salt, commitment, sealed })
     }
+}
+
+/// The seed in the opened body of a slot. What follows it is kept for later and must be zeros.
+pub fn slot_seed(body: &[u8]) -> Result<&[u8; 32]> {
+    const WHAT: &str = "key slot";
+    let mut fields = Fields::new(WHAT, body);
+    let seed = fields.take(32)?.try_into().expect("as many bytes as were asked for");
+    fields.expect(&[0; SLOT_BODY_BYTES - 32], "the bytes behind its seed are not zero")?;
+    fields.end()?;
+    Ok(seed)
 }
 
 /// The associated data of a slot's body: the repository, the slot, the root owner, the header.
@@ -222,5 +241,18 @@ mod tests {
             bad[at] ^= 1;
             assert!(Slot::decode(&bad).is_err() && Slot::decode(&bytes[..at]).is_err(), "{at}");
         }
+    }
+
+    #[test]
+    fn a_slot_whose_body_holds_more_than_a_seed_is_refused() {
+        let mut body = [0; SLOT_BODY_BYTES];
+        body[..32].fill(7);
+        assert_eq!(slot_seed(&body), Ok(&[7; 32]));
+        for length in 0..body.len() {
+            assert!(slot_seed(&body[..length]).is_err(), "{length} bytes");
+        }
+        assert!(slot_seed(&[0; SLOT_BODY_BYTES + 1]).is_err());
+        body[63] = 1;
+        assert!(matches!(slot_seed(&body), Err(DecodeError::Malformed { .. })));
     }
 }

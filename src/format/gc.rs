@@ -49,21 +49,11 @@ pub struct Done {
 }
 
 fn read_packs(map: &mut MapReader<'_, '_>, key: u64, what: &'static str) -> Result<Vec<PackId>> {
-    let packs = map.list(key, |decoder| Ok(PackId::from_bytes(cbor::read_array(what, decoder)?)))?;
-    ascending(packs, what)
+    map.ascending(key, |decoder| Ok(PackId::from_bytes(cbor::read_array(what, decoder)?)))
 }
 
 fn read_objects(map: &mut MapReader<'_, '_>, key: u64, what: &'static str) -> Result<Vec<ObjectId>> {
-    let objects = map.list(key, |decoder| Ok(ObjectId::from_bytes(cbor::read_array(what, decoder)?)))?;
-    ascending(objects, what)
-}
-
-fn ascending<T: Ord>(items: Vec<T>, what: &'static str) -> Result<Vec<T>> {
-    if items.is_sorted_by(|a, b| a < b) {
-        Ok(items)
-    } else {
-        Err(DecodeError::malformed(what, "a list out of order or with repetitions"))
-    }
+    map.ascending(key, |decoder| Ok(ObjectId::from_bytes(cbor::read_array(what, decoder)?)))
 }
 
 impl Record for Condemned {
@@ -101,8 +91,8 @@ impl Record for Swept {
         let collection = CollectionId::from_bytes(map.array(1)?);
         let time_secs = map.i64(2)?;
         let dead = read_packs(map, 3, Self::WHAT)?;
-        let void = map.list(4, |decoder| Ok(SessionId::from_bytes(cbor::read_array(Self::WHAT, decoder)?)))?;
-        Ok(Self { collection, time_secs, dead, void: ascending(void, Self::WHAT)?, extra: map.extra()? })
+        let void = map.ascending(4, |decoder| Ok(SessionId::from_bytes(cbor::read_array(Self::WHAT, decoder)?)))?;
+        Ok(Self { collection, time_secs, dead, void, extra: map.extra()? })
     }
 }
 

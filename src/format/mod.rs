@@ -31,13 +31,13 @@ pub enum DecodeError {
         detail: String,
     },
     /// The bytes end too early.
-    #[error("truncated {what}: {needed} bytes needed, {found} found")]
+    #[error("truncated {what}: at least {needed} more bytes needed, {found} found")]
     Truncated {
         /// The structure being read.
         what: &'static str,
-        /// How many bytes it must have.
+        /// How many bytes there must be from the place where it ends too early.
         needed: u64,
-        /// How many there are.
+        /// How many there are from there.
         found: u64,
     },
     /// A version, suite, kind or field this program does not know.

@@ -13,10 +13,14 @@ use crate::id::{ChunkId, CredentialId, EpochId, SessionId};
 
 /// First bytes of a pack's trailer.
 pub const TRAILER_MAGIC: [u8; 8] = *b"ESKPAK\x00\x01";
+/// The AEAD of packs: XChaCha20-Poly1305 (SPEC §5.2).
+const SUITE: u8 = 1;
 /// Bytes of a trailer.
 pub const TRAILER_BYTES: usize = 144;
 /// Longest a pack may be.
 pub const PACK_BYTES_MAX: u64 = 1 << 30;
+/// Longest a chunk of a file may be; nodes may be as long as a frame.
+pub const CHUNK_BYTES_MAX: u32 = 16 << 20;
 /// Longest plain text a frame may have: bounds what a reader allocates.
 pub const FRAME_PLAIN_BYTES_MAX: u32 = 32 << 20;
 
@@ -128,8 +132,8 @@ pub fn decode_frames(fields: &mut Fields<'_>) -> Result<Vec<Frame>> {
             let mut row = Fields::new(WHAT, row);
             let id = ChunkId::from_bytes(row.array()?);
             let bytes = row.u32()?;
-            if bytes == 0 {
-                return Err(malformed("a chunk of no bytes".into()));
+            if bytes == 0 || (frame.kind == FrameKind::Data && bytes > CHUNK_BYTES_MAX) {
+                return Err(malformed(format!("a chunk of {bytes} bytes")));
             }
             plain += u64::from(bytes);
             frame.chunks.push(ChunkEntry { id, bytes });
@@ -236,7 +240,45 @@ impl Trailer {
         let suite = fields.u8()?;
         fields.expect(&[0, 0, 0], "reserved bytes are not zero")?;
         fields.expect(&TRAILER_MAGIC, "it does not end with the magic of a pack")?;
+        if suite != SUITE {
+            return Err(DecodeError::unsupported(WHAT, format!("suite {suite}")));
+        }
         Ok(Self { suite, directory_bytes, epoch, session, salt, frame_commitment, directory_commitment })
+    }
+}
+
+/// A whole pack, taken apart by its trailer.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Pack<'a> {
+    /// The sealed frames, one after another.
+    pub body: &'a [u8],
+    /// The sealed directory.
+    pub directory: &'a [u8],
+    /// The trailer.
+    pub trailer: Trailer,
+}
+
+impl<'a> Pack<'a> {
+    /// Reads the trailer and says where the other parts lie.
+    pub fn decode(stored: &'a [u8]) -> Result<Self> {
+        let trailer = Trailer::decode(stored)?;
+        let before = &stored[..stored.len() - TRAILER_BYTES];
+        let too_long =
+            || DecodeError::malformed("pack", format!("a directory of {} bytes in it", trailer.directory_bytes));
+        let start = before.len().checked_sub(trailer.directory_bytes as usize).ok_or_else(too_long)?;
+        let (body, directory) = before.split_at(start);
+        Ok(Self { body, directory, trailer })
+    }
+
+    /// The sealed frames, if those of the directory cover the body exactly.
+    pub fn frames(&self, directory: &Directory) -> Result<Vec<&'a [u8]>> {
+        let total: u64 = directory.frames.iter().map(|frame| u64::from(frame.sealed_bytes)).sum();
+        if total != self.body.len() as u64 {
+            let detail = format!("frames of {total} bytes in all, where there are {}", self.body.len());
+            return Err(DecodeError::malformed("pack", detail));
+        }
+        let mut fields = Fields::new("pack", self.body);
+        directory.frames.iter().map(|frame| fields.take(frame.sealed_bytes as usize)).collect()
     }
 }
 
@@ -339,6 +381,45 @@ mod tests {
             assert!(Trailer::decode(&bad).is_err(), "byte {at}");
         }
         assert!(Trailer::decode(&bytes[1..]).is_err());
+    }
+
+    #[test]
+    fn a_pack_is_taken_apart_only_if_its_parts_add_up() {
+        let directory = directory();
+        let trailer = Trailer {
+            suite: 1,
+            directory_bytes: 7,
+            epoch: EpochId::from_bytes([1; 16]),
+            session: SessionId::from_bytes([2; 16]),
+            salt: [3; 32],
+            frame_commitment: [4; 32],
+            directory_commitment: [5; 32],
+        };
+        let stored = [&[8; 140][..], &[9; 7], &trailer.encode()].concat();
+        let pack = Pack::decode(&stored).unwrap();
+        assert_eq!((pack.body.len(), pack.directory), (140, &[9; 7][..]));
+        assert_eq!(pack.frames(&directory).unwrap().iter().map(|frame| frame.len()).collect::<Vec<_>>(), [90, 50]);
+        assert!(Pack::decode(&stored[1..]).unwrap().frames(&directory).is_err(), "a byte of a frame is missing");
+        assert!(Pack::decode(&stored[141..]).is_err(), "the directory is longer than the pack");
+        let other = Trailer { suite: 2, ..trailer }.encode();
+        assert!(matches!(Pack::decode(&other), Err(DecodeError::Unsupported { .. })));
+    }
+
+    #[test]
+    fn a_chunk_of_a_file_over_the_limit_is_refused_and_a_node_is_not() {
+        let frame = |kind, bytes| {
+            let chunks = vec![ChunkEntry { id: ChunkId::from_bytes([1; 32]), bytes }];
+            Frame { kind, compression: 1, sealed_bytes: 90, plain_bytes: bytes, chunks }
+        };
+        let decode = |frame| {
+            let mut table = Vec::new();
+            encode_frames(&[frame], &mut table);
+            decode_frames(&mut Fields::new("frame table", &table))
+        };
+        assert!(decode(frame(FrameKind::Data, CHUNK_BYTES_MAX)).is_ok());
+        assert!(decode(frame(FrameKind::Data, CHUNK_BYTES_MAX + 1)).is_err());
+        assert!(decode(frame(FrameKind::Directory, FRAME_PLAIN_BYTES_MAX)).is_ok());
+        assert!(decode(frame(FrameKind::Directory, FRAME_PLAIN_BYTES_MAX + 1)).is_err());
     }
 
     #[test]

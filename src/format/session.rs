@@ -4,6 +4,7 @@ use super::cbor::{self, Extra, MapReader, MapWriter, Record};
 use super::tree::Entry;
 use super::{DecodeError, Result};
 use crate::id::{CollectionId, CredentialId, EpochId, ObjectId, RepoId, SessionId};
+use crate::path::TreePath;
 use crate::world::Time;
 
 /// `sessions/<sid>`: a writer announces itself before it writes anything else.
@@ -49,6 +50,12 @@ pub fn envelope_info(repo: &RepoId, session: &SessionId, epoch: &EpochId, signer
     info
 }
 
+/// A session's secret as it was in its envelope.
+pub fn session_secret(plain: &[u8]) -> Result<[u8; 32]> {
+    let detail = || format!("a secret of {} bytes where 32 belong", plain.len());
+    plain.try_into().map_err(|_| DecodeError::malformed("session envelope", detail()))
+}
+
 /// Why a session was committed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum CommitKind {
@@ -81,7 +88,7 @@ pub struct Commit {
     pub segments: Vec<ObjectId>,
     /// A small session's index segment itself; empty when there is none.
     pub inline_segment: Vec<u8>,
-    /// Sessions of this backup that this commit takes the place of.
+    /// Sessions of this backup that this commit takes the place of, in ascending order.
     pub supersedes: Vec<SessionId>,
     /// The [`Snapshot`], sealed under the session's key; empty in maintenance.
     pub snapshot: Vec<u8>,
@@ -113,19 +120,23 @@ impl Record for Commit {
         let session = SessionId::from_bytes(map.array(1)?);
         let number = map.u64(2)?;
         let kind = usize::try_from(number).ok().and_then(|number| COMMIT_KINDS.get(number.checked_sub(1)?));
-        Ok(Self {
+        let commit = Self {
             session,
             kind: *kind.ok_or_else(|| DecodeError::unsupported(WHAT, format!("kind {number}")))?,
             time_secs: map.i64(3)?,
             sequence: map.u64(4)?,
-            previous: map.list(5, hashes)?,
+            previous: map.ascending(5, hashes)?,
             envelope: map.bytes(6)?.to_vec(),
-            segments: map.list(7, hashes)?,
+            segments: map.ascending(7, hashes)?,
             inline_segment: map.bytes(8)?.to_vec(),
-            supersedes: map.list(9, |decoder| Ok(SessionId::from_bytes(cbor::read_array(WHAT, decoder)?)))?,
+            supersedes: map.ascending(9, |decoder| Ok(SessionId::from_bytes(cbor::read_array(WHAT, decoder)?)))?,
             snapshot: map.bytes(10)?.to_vec(),
             extra: map.extra()?,
-        })
+        };
+        if commit.kind == CommitKind::Maintenance && !commit.snapshot.is_empty() {
+            return Err(DecodeError::malformed(WHAT, "maintenance with a snapshot"));
+        }
+        Ok(commit)
     }
 }
 
@@ -253,8 +264,12 @@ impl Record for Snapshot {
         let username = map.text(4)?.to_owned();
         let uid = u32::try_from(map.u64_or_zero(5)?).map_err(|_| malformed("an owner that is too large"))?;
         let gid = u32::try_from(map.u64_or_zero(6)?).map_err(|_| malformed("a group that is too large"))?;
-        let paths = map.list(7, |decoder| Ok(cbor::read_bytes(WHAT, decoder)?.to_vec()))?;
-        let tags = map.list(8, |decoder| Ok(cbor::read_text(WHAT, decoder)?.to_owned()))?;
+        let paths = map.ascending(7, |decoder| {
+            let path = cbor::read_bytes(WHAT, decoder)?;
+            TreePath::from_bytes(path).map_err(|error| malformed(&error.to_string()))?;
+            Ok(path.to_vec())
+        })?;
+        let tags = map.ascending(8, |decoder| Ok(cbor::read_text(WHAT, decoder)?.to_owned()))?;
         let parent = map.optional(9, |decoder| cbor::read_array(WHAT, decoder))?.map(SessionId::from_bytes);
         let root: Entry = map.record(10)?;
         if root.name.is_some() || root.kind() != super::tree::EntryKind::Directory {

@@ -8,6 +8,7 @@
 use minicbor::Decoder;
 
 use super::cbor::{self, Extra, MapReader, MapWriter, Record};
+use super::pack::CHUNK_BYTES_MAX;
 use super::{DecodeError, Result};
 use crate::id::{ChunkId, LinkGroup};
 use crate::path::Name;
@@ -424,8 +425,8 @@ fn read_piece(decoder: &mut Decoder<'_>) -> Result<Piece> {
         }
         let id = ChunkId::from_bytes(cbor::read_array(WHAT, decoder)?);
         let bytes = decoder.u32().map_err(|error| cbor::fault(WHAT, &error))?;
-        if bytes == 0 {
-            return Err(malformed("a chunk of no bytes"));
+        if bytes == 0 || bytes > CHUNK_BYTES_MAX {
+            return Err(DecodeError::malformed(WHAT, format!("a chunk of {bytes} bytes")));
         }
         Ok(Piece::Chunk { id, bytes })
     } else {

@@ -18,12 +18,27 @@ mod store;
 #[cfg(test)]
 mod tests;
 
+use std::fs::File;
 use std::path::PathBuf;
 
 pub use catalog::{Catalog, Found, Import, ImportPack};
 pub use marks::Marks;
 pub use rows::{ChunkRow, NewRow, OriginRow, PackRow};
 pub use session::SessionTable;
+
+/// Opens a run of chunk rows and asks it for each of its rows, for `strangers` and for all at
+/// once by merging it: for [`crate::fuzzing`]. How many rows it has, or `None` when it is refused.
+pub(crate) fn ask_run(file: &File, strangers: &[[u8; 32]]) -> Option<u64> {
+    let run: run::Run<{ rows::CHUNK_ROW_BYTES }> = run::Run::open(file, None).ok()?;
+    let own = (0..).map_while(|n| run.row(n)).filter_map(|row| row.first_chunk()).take(64);
+    for id in own.chain(strangers) {
+        let decoded = run.find(id).filter_map(|(_, row)| rows::ChunkRow::decode(row)).count();
+        debug_assert!(decoded as u64 <= run.rows());
+    }
+    let merged = run::unnamed_file(&std::env::temp_dir()).ok()?;
+    let _ = run::merge(&[&run, &run], merged);
+    Some(run.rows())
+}
 
 /// The local catalog could not be read or written. Deleting it loses nothing.
 #[derive(Debug, thiserror::Error)]

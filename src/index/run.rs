@@ -381,7 +381,7 @@ pub(super) fn due(sizes: &[u64]) -> Vec<usize> {
 
 /// An empty file that has no name any more: the system frees it when it is closed and unmapped,
 /// however the program ends.
-fn unnamed_file(dir: &Path) -> std::io::Result<File> {
+pub(super) fn unnamed_file(dir: &Path) -> std::io::Result<File> {
     loop {
         let path = dir.join(format!("unnamed-{:016x}", unique()));
         match OpenOptions::new().read(true).write(true).create_new(true).mode(0o600).open(&path) {

@@ -11,7 +11,7 @@ use crate::crypto::{OpenError, seal};
 use crate::error::{Context, Error, Kind, Result};
 use crate::format::access::{EpochSecrets, Grant, Role, grant_info};
 use crate::format::cbor;
-use crate::format::session::envelope_info;
+use crate::format::session::{envelope_info, session_secret};
 use crate::id::{CredentialId, EpochId, RepoId, SessionId};
 use crate::repo::access::AccessList;
 use crate::world::World;
@@ -147,10 +147,7 @@ impl Keys {
         let info = envelope_info(&self.repo, session, epoch, signer);
         let psk = Psk { key: &keys.psk, id: epoch.as_bytes() };
         let secret = envelope::open_secret(private, Some(psk), &info, sealed, "session envelope").context(what)?;
-        let secret: [u8; 32] = secret
-            .try_into()
-            .map_err(|_| Error::new(Kind::Damaged, format!("{}: its secret is not 32 bytes", what())))?;
-        Ok(SecretKey::from_bytes(secret))
+        Ok(SecretKey::from_bytes(session_secret(&secret).context(what)?))
     }
 
     /// Grants of every epoch this credential holds, to another.

@@ -18,7 +18,7 @@ use crate::crypto::slot::{KdfCost, KdfError, password_key};
 use crate::error::{Context, Error, Kind, Result};
 use crate::format::access::{Claim, EpochSecrets, Role, Statement};
 use crate::format::cbor::{self, Extra};
-use crate::format::config::{ChunkerSettings, Config, FORMAT_VERSION, SLOT_BODY_BYTES, Slot, slot_aad};
+use crate::format::config::{ChunkerSettings, Config, FORMAT_VERSION, SLOT_BODY_BYTES, Slot, slot_aad, slot_seed};
 use crate::format::record::{RecordKind, SignedRecord, push_digest, signed_message};
 use crate::id::{EpochId, ObjectId, RepoId, SlotId};
 use crate::storage::{self, Storage, WriteMode};
@@ -369,6 +369,6 @@ fn try_slot(
     };
     let aad = slot_aad(&config.repo, &id, &config.root_verifying, &slot.header());
     let body = Zeroizing::new(seal::open(&key, &aad, &slot.sealed, "key slot").context(what)?);
-    let seed = body.first_chunk::<32>().ok_or_else(|| Error::new(Kind::Damaged, what()))?;
+    let seed = slot_seed(&body).context(what)?;
     Ok(Some(Credential::from_seed(SecretKey::from_bytes(*seed))))
 }

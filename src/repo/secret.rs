@@ -85,20 +85,44 @@ fn checksum(line: &str) -> String {
     hex(&blake3::hash(line.as_bytes()).as_bytes()[..4])
 }
 
+/// Why a text is no key file.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum KeyFileError {
+    /// There is nothing in it but comments.
+    #[error("it is empty")]
+    Truncated,
+    /// It breaks a rule of SPEC §4.4.
+    #[error("{0}")]
+    Malformed(&'static str),
+    /// It begins with another first word.
+    #[error("it is not an Esker key file of a version this program knows")]
+    Unsupported,
+    /// It is intact, but its seed is another credential's.
+    #[error("its seed is not its credential's")]
+    WrongIdentity,
+}
+
 impl FromStr for KeyFile {
     type Err = Error;
 
     fn from_str(text: &str) -> Result<Self, Error> {
-        let bad = |detail: &str| Error::new(Kind::WrongKey, format!("cannot use the key file: {detail}"));
+        Self::parse(text).map_err(|why| Error::new(Kind::WrongKey, format!("cannot use the key file: {why}")))
+    }
+}
+
+impl KeyFile {
+    /// Reads a key file's text.
+    pub fn parse(text: &str) -> Result<Self, KeyFileError> {
+        let bad = KeyFileError::Malformed;
         let line = text
             .lines()
             .map(str::trim)
             .find(|line| !line.is_empty() && !line.starts_with('#'))
-            .ok_or_else(|| bad("it is empty"))?;
+            .ok_or(KeyFileError::Truncated)?;
         let (body, sum) = line.rsplit_once(' ').ok_or_else(|| bad("it is not an Esker key file"))?;
         let mut words = body.split(' ');
         if words.next() != Some(FIRST_WORD) {
-            return Err(bad("it is not an Esker key file of a version this program knows"));
+            return Err(KeyFileError::Unsupported);
         }
         if checksum(body) != sum {
             return Err(bad("its checksum does not fit: it is damaged or incomplete"));
@@ -117,8 +141,11 @@ impl FromStr for KeyFile {
         let key = <[u8; 32]>::try_from(&seed[..]).map(SecretKey::from_bytes);
         seed.zeroize();
         let file = Self { role, repo, root_verifying, seed: key.map_err(|_| bad("its seed is not 32 bytes"))? };
-        if words.next().is_some() || file.credential().id() != id {
-            return Err(bad("its seed is not its credential's"));
+        if words.next().is_some() {
+            return Err(bad("it has more words than a key file"));
+        }
+        if file.credential().id() != id {
+            return Err(KeyFileError::WrongIdentity);
         }
         Ok(file)
     }

@@ -261,6 +261,7 @@ impl<'r> Session<'r> {
         mut supersedes: Vec<SessionId>,
     ) -> Result<Outcome> {
         supersedes.sort();
+        supersedes.dedup();
         let repo = self.repo;
         let name = format!("{SNAPSHOTS}{}", self.id);
         let what = || format!("cannot commit session `{}`", self.id.short());

@@ -2,6 +2,8 @@
 
 use std::collections::BTreeMap;
 
+use esker::chunk::compress::{Compression, Decompressor};
+use esker::chunk::cut::Parameters;
 use esker::crypto::OpenError;
 use esker::crypto::credential::{self, Credential, SIGNATURE_ALGORITHM};
 use esker::crypto::envelope::{KemPrivate, Psk, open_secret};
@@ -13,16 +15,20 @@ use esker::format::DecodeError;
 use esker::format::access::{EpochSecrets, Statement, grant_info};
 use esker::format::bytes::Fields;
 use esker::format::cbor::{self, Record};
-use esker::format::config::{Config, Slot, slot_aad};
+use esker::format::config::{ChunkerSettings, Config, Slot, slot_aad, slot_seed};
 use esker::format::gc::{Condemned, Done, Log, Note, Swept};
-use esker::format::pack::{self, Directory, Frame, FrameKind, Trailer, frame_aad, padme};
+use esker::format::pack::{
+    self, Directory, FRAME_PLAIN_BYTES_MAX, Frame, FrameKind, Pack, Trailer, directory_aad, frame_aad, padme,
+};
 use esker::format::record::{RecordKind, SealedRecord, Signed, SignedRecord, sealed_aad, signed_message};
 use esker::format::segment::Segment;
-use esker::format::session::{Announcement, Commit, Flag, Snapshot};
+use esker::format::session::{Announcement, Commit, Flag, Snapshot, session_secret};
 use esker::format::tree::{DirectoryNode, Entry, ListNode};
-use esker::id::{EpochId, ObjectId, RepoId, SlotId, hex, unhex};
+use esker::id::{EpochId, ObjectId, PackId, RepoId, SlotId, hex, unhex};
+use esker::repo::secret::{KeyFile, KeyFileError};
 use minicbor::Decoder;
 use minicbor::data::Type;
+use sha2::{Digest, Sha256};
 
 /// The keys and expected values of a vector.
 pub(crate) struct Header(pub(crate) BTreeMap<String, String>);
@@ -77,7 +83,10 @@ impl From<OpenError> for Refused {
 type Read = Result<(), Refused>;
 
 /// Reads the object and compares what comes out with the header.
-pub(crate) fn read(header: &Header, bytes: &[u8]) -> Read {
+///
+/// What it hands out goes to `released` at once, as it would go to a file: that is what somebody
+/// has in hand when the rest turns out to be wrong.
+pub(crate) fn read(header: &Header, bytes: &[u8], released: &mut Vec<u8>) -> Read {
     match header.text("object") {
         "tree entry" => record::<Entry>(header, bytes),
         "directory node" => record::<DirectoryNode>(header, bytes),
@@ -91,16 +100,18 @@ pub(crate) fn read(header: &Header, bytes: &[u8]) -> Read {
         "collection end" => record::<Done>(header, bytes),
         "note" => record::<Note>(header, bytes),
         "log" => record::<Log>(header, bytes),
-        "config" => record::<Config>(header, bytes),
+        "config" => config(header, bytes),
         "access statement" => record::<Statement>(header, bytes),
         "epoch secrets" => record::<EpochSecrets>(header, bytes),
         "frame table" => frame_table(bytes),
         "pack directory" => same(&Directory::decode(bytes)?.encode(), bytes),
         "pack trailer" => same(&Trailer::decode(bytes)?.encode(), bytes),
         "index segment" => same(&Segment::decode(bytes)?.encode(), bytes),
-        "key slot" => slot(header, bytes),
-        "sealed record" => sealed_record(header, bytes),
-        "signed record" => signed_record(header, bytes),
+        "key slot" => slot(header, bytes, released),
+        "key file" => key_file(header, bytes, released),
+        "pack" => whole_pack(header, bytes, released),
+        "sealed record" => sealed_record(header, bytes, released),
+        "signed record" => signed_record(header, bytes, released),
         "derived key" => derived_key(header, bytes),
         "chunk" => chunk(header, bytes),
         "link group" => {
@@ -111,11 +122,11 @@ pub(crate) fn read(header: &Header, bytes: &[u8]) -> Read {
             let level = IdKeys::new(&header.key("id_key")).boundary_level(bytes, header.number("bits_per_level"));
             same(&[level], &[header.number("level")])
         }
-        "frame" => frame(header, bytes),
+        "frame" => frame(header, bytes, released),
         "sealed box" => {
             let (key, aad) = (header.key("key"), header.bytes("aad"));
             let plain = seal::open_box(&key, header.text("purpose"), &aad, bytes, "box")?;
-            same(&plain, &header.bytes("plain"))
+            hand_out(&plain, &header.bytes("plain"), released)
         }
         "credential" => {
             let credential = Credential::from_seed(header.key("seed"));
@@ -126,8 +137,8 @@ pub(crate) fn read(header: &Header, bytes: &[u8]) -> Read {
             let signature = bytes.try_into().map_err(|_| Refused("truncated"))?;
             Ok(credential::verify(&header.array("verifying"), &header.bytes("message"), signature, "signature")?)
         }
-        "grant" => grant(header, bytes),
-        "session envelope" => session_envelope(header, bytes),
+        "grant" => grant(header, bytes, released),
+        "session envelope" => session_envelope(header, bytes, released),
         "password key" => {
             let (cost, password) = (cost(header), header.text("password"));
             let key = password_key(password.as_bytes(), &header.array("salt"), cost).unwrap();
@@ -142,6 +153,23 @@ pub(crate) fn read(header: &Header, bytes: &[u8]) -> Read {
 fn same<T: PartialEq + std::fmt::Debug>(found: &[T], expected: &[T]) -> Read {
     assert_eq!(found, expected, "the object was read, but as something else");
     Ok(())
+}
+
+/// Like [`same`], of what a reader gives to who asked for it.
+fn hand_out(found: &[u8], expected: &[u8], released: &mut Vec<u8>) -> Read {
+    released.extend_from_slice(found);
+    same(found, expected)
+}
+
+pub(crate) fn sha256(bytes: &[u8]) -> String {
+    hex(&Sha256::digest(bytes))
+}
+
+fn config(header: &Header, bytes: &[u8]) -> Read {
+    let config: Config = cbor::decode(bytes)?;
+    let ChunkerSettings { min_bytes, avg_bytes, max_bytes, .. } = config.chunker;
+    Parameters { min_bytes, avg_bytes, max_bytes }.check().map_err(|_| Refused("malformed"))?;
+    record::<Config>(header, bytes)
 }
 
 fn record<R: Record>(header: &Header, bytes: &[u8]) -> Read {
@@ -163,11 +191,8 @@ fn cost(header: &Header) -> KdfCost {
     KdfCost { memory_kib: header.number("memory_kib"), passes: header.number("passes"), lanes: header.number("lanes") }
 }
 
-fn slot(header: &Header, bytes: &[u8]) -> Read {
+fn slot(header: &Header, bytes: &[u8], released: &mut Vec<u8>) -> Read {
     let slot = Slot::decode(bytes)?;
-    if slot.suite != seal::SUITE {
-        return Err(Refused("unsupported"));
-    }
     same(&slot.encode(), bytes)?;
     let cost = KdfCost { memory_kib: slot.memory_kib, passes: slot.passes, lanes: slot.lanes };
     let key = password_key(header.text("password").as_bytes(), &slot.salt, cost).map_err(|_| Refused("malformed"))?;
@@ -176,18 +201,27 @@ fn slot(header: &Header, bytes: &[u8]) -> Read {
     let aad =
         slot_aad(&RepoId::from_bytes(repo), &SlotId::from_bytes(id), &header.array("root_verifying"), &slot.header());
     let body = seal::open(&key, &aad, &slot.sealed, "key slot")?;
-    same(&body[..32], &header.bytes("seed"))?;
-    same(&body[32..], &[0; 32])
+    hand_out(slot_seed(&body)?, &header.bytes("seed"), released)
+}
+
+fn key_file(header: &Header, bytes: &[u8], released: &mut Vec<u8>) -> Read {
+    let text = std::str::from_utf8(bytes).map_err(|_| Refused("malformed"))?;
+    let file = KeyFile::parse(text).map_err(|error| match error {
+        KeyFileError::Truncated => Refused("truncated"),
+        KeyFileError::Malformed(_) => Refused("malformed"),
+        KeyFileError::Unsupported => Refused("unsupported"),
+        KeyFileError::WrongIdentity => Refused("wrong identity"),
+    })?;
+    same(file.role.name().as_bytes(), header.text("role").as_bytes())?;
+    same(file.repo.as_bytes(), &header.bytes("repo"))?;
+    same(&file.root_verifying, &header.bytes("root_verifying"))?;
+    same(file.credential().id().as_bytes(), &header.bytes("credential"))?;
+    hand_out(file.seed.expose(), &header.bytes("seed"), released)
 }
 
 fn kind(header: &Header) -> RecordKind {
-    match header.text("kind") {
-        "config" => RecordKind::Config,
-        "commit" => RecordKind::Commit,
-        "note" => RecordKind::Note,
-        "access statement" => RecordKind::Statement,
-        other => panic!("no vector has records of kind `{other}`"),
-    }
+    let kind = super::sealed::KINDS.into_iter().find(|kind| kind.what() == header.text("kind"));
+    kind.unwrap_or_else(|| panic!("no records are of kind `{}`", header.text("kind")))
 }
 
 /// Refuses an object that is named by its hash and has another's name; gives the name that is bound.
@@ -200,7 +234,7 @@ fn bound_name<'a>(header: &'a Header, kind: RecordKind, bytes: &[u8]) -> Result<
     if is_its_own { Ok("") } else { Err(Refused("wrong identity")) }
 }
 
-fn sealed_record(header: &Header, bytes: &[u8]) -> Read {
+fn sealed_record(header: &Header, bytes: &[u8], released: &mut Vec<u8>) -> Read {
     let kind = kind(header);
     let repo = RepoId::from_bytes(header.array("repo"));
     let name = bound_name(header, kind, bytes)?;
@@ -218,10 +252,10 @@ fn sealed_record(header: &Header, bytes: &[u8]) -> Read {
     let message = signed_message(&repo, kind, name, &record.epoch, signed.body);
     credential::verify(&header.array("verifying"), &message, &signed.signature, "record")?;
     same(signed.credential.as_bytes(), &header.bytes("credential"))?;
-    same(signed.body, &header.bytes("body"))
+    hand_out(signed.body, &header.bytes("body"), released)
 }
 
-fn signed_record(header: &Header, bytes: &[u8]) -> Read {
+fn signed_record(header: &Header, bytes: &[u8], released: &mut Vec<u8>) -> Read {
     let kind = kind(header);
     let name = bound_name(header, kind, bytes)?;
     let record = SignedRecord::decode(kind, bytes)?;
@@ -231,7 +265,7 @@ fn signed_record(header: &Header, bytes: &[u8]) -> Read {
     let repo = RepoId::from_bytes(header.array("repo"));
     let message = signed_message(&repo, kind, name, &EpochId::from_bytes([0; 16]), record.body);
     credential::verify(&header.array("verifying"), &message, &record.signature, "record")?;
-    same(record.body, &header.bytes("body"))
+    hand_out(record.body, &header.bytes("body"), released)
 }
 
 fn derived_key(header: &Header, bytes: &[u8]) -> Read {
@@ -254,7 +288,7 @@ fn chunk(header: &Header, bytes: &[u8]) -> Read {
     if id.as_bytes()[..] == header.bytes("id")[..] { Ok(()) } else { Err(OpenError::WrongIdentity("chunk").into()) }
 }
 
-fn frame(header: &Header, bytes: &[u8]) -> Read {
+fn frame(header: &Header, bytes: &[u8], released: &mut Vec<u8>) -> Read {
     let frame = Frame {
         kind: FrameKind::from_u8(header.number("kind").try_into().unwrap())?,
         compression: header.number("compression").try_into().unwrap(),
@@ -265,26 +299,65 @@ fn frame(header: &Header, bytes: &[u8]) -> Read {
     let derived = header.key("session_secret").derive_salted(&header.bytes("salt"), "pack frames");
     let key = seal::committed(derived, &header.array("commitment"), "frame")?;
     let repo = RepoId::from_bytes(header.array("repo"));
-    let plain = seal::open(&key, &frame_aad(&repo, header.number("ordinal"), &frame), bytes, "frame")?;
-    same(&plain, &header.bytes("plain"))
+    hand_out(&open_frame(&key, &repo, header.number("ordinal"), &frame, bytes)?, &header.bytes("plain"), released)
 }
 
-fn grant(header: &Header, bytes: &[u8]) -> Read {
+fn open_frame(key: &SecretKey, repo: &RepoId, ordinal: u32, frame: &Frame, sealed: &[u8]) -> Result<Vec<u8>, Refused> {
+    let text = seal::open(key, &frame_aad(repo, ordinal, frame), sealed, "frame")?;
+    let compression = Compression::from_u8(frame.compression).ok_or(Refused("unsupported"))?;
+    let plain =
+        Decompressor::new().decompress(&text, compression, frame.plain_bytes as usize, FRAME_PLAIN_BYTES_MAX as usize);
+    plain.map_err(|_| Refused("malformed"))
+}
+
+/// Frame by frame, as who reads a whole pack gets it: each is handed out when all its chunks are right.
+fn whole_pack(header: &Header, bytes: &[u8], released: &mut Vec<u8>) -> Read {
+    if PackId::of(bytes).as_bytes()[..] != header.bytes("id")[..] {
+        return Err(Refused("wrong identity"));
+    }
+    let repo = RepoId::from_bytes(header.array("repo"));
+    let pack = Pack::decode(bytes)?;
+    let trailer = pack.trailer;
+    let derived = header.key("index_key").derive_salted(&trailer.salt, "pack directory");
+    let key = seal::committed(derived, &trailer.directory_commitment, "pack directory")?;
+    let plain = seal::open(&key, &directory_aad(&repo, &trailer), pack.directory, "pack directory")?;
+    let directory = Directory::decode(&plain)?;
+    let derived = header.key("session_secret").derive_salted(&trailer.salt, "pack frames");
+    let key = seal::committed(derived, &trailer.frame_commitment, "frame")?;
+    let ids = IdKeys::new(&header.key("id_key"));
+    for ((ordinal, frame), sealed) in (0..).zip(&directory.frames).zip(pack.frames(&directory)?) {
+        let plain = open_frame(&key, &repo, ordinal, frame, sealed)?;
+        let mut at = 0;
+        for chunk in &frame.chunks {
+            let kind = if frame.kind == FrameKind::Data { ChunkKind::Data } else { ChunkKind::Directory };
+            let content = &plain[at..at + chunk.bytes as usize];
+            if ids.chunk(kind, content) != chunk.id {
+                return Err(Refused("wrong identity"));
+            }
+            at += content.len();
+        }
+        released.extend_from_slice(&plain);
+    }
+    same(released, &header.bytes("plain"))
+}
+
+fn grant(header: &Header, bytes: &[u8], released: &mut Vec<u8>) -> Read {
     let credential = Credential::from_seed(header.key("seed"));
     let repo = RepoId::from_bytes(header.array("repo"));
     let info = grant_info(&repo, &EpochId::from_bytes(header.array("epoch")), &credential.id());
     same(&info, &header.bytes("info"))?;
     same(credential.sealing().seed().expose(), &header.bytes("private"))?;
     let plain = open_secret(credential.sealing(), None, &info, bytes, "grant")?;
-    same(&plain, &header.bytes("plain"))
+    let _: EpochSecrets = cbor::decode(&plain)?;
+    hand_out(&plain, &header.bytes("plain"), released)
 }
 
-fn session_envelope(header: &Header, bytes: &[u8]) -> Read {
+fn session_envelope(header: &Header, bytes: &[u8], released: &mut Vec<u8>) -> Read {
     let private = KemPrivate::from_seed(header.key("private"));
     let (psk, psk_id) = (header.key("psk"), header.bytes("psk_id"));
     let psk = Psk { key: &psk, id: &psk_id };
     let plain = open_secret(&private, Some(psk), &header.bytes("info"), bytes, "session envelope")?;
-    same(&plain, &header.bytes("plain"))
+    hand_out(&session_secret(&plain)?, &header.bytes("plain"), released)
 }
 
 fn padded_lengths(bytes: &[u8]) -> Read {

@@ -1,7 +1,8 @@
 //! The byte tables of the specification, compared with the constants of the code.
 
+use esker::crypto::slot::KdfCost;
 use esker::format::config::{SLOT_BODY_BYTES, SLOT_HEADER_BYTES, SLOT_MAGIC};
-use esker::format::pack::{TRAILER_BYTES, TRAILER_MAGIC};
+use esker::format::pack::{CHUNK_BYTES_MAX, FRAME_PLAIN_BYTES_MAX, PACK_BYTES_MAX, TRAILER_BYTES, TRAILER_MAGIC};
 use esker::format::record::{DIGEST_BYTES, SEALED_HEADER_BYTES, SEALED_MAGIC, SIGNED_MAGIC};
 use esker::id::unhex;
 
@@ -92,6 +93,35 @@ fn the_tables_of_the_specification_are_those_of_the_code() {
     assert!(faults.is_empty(), "{faults:#?}");
 }
 
+/// The limits that stand under `<!-- limits -->` are the code's.
+#[test]
+fn the_limits_of_the_specification_are_those_of_the_code() {
+    let spec = std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/format-spec/SPEC.md")).unwrap();
+    let limit = |name: &str| -> u64 {
+        let row = format!("| `{name}` | ");
+        let line = spec.lines().find_map(|line| line.strip_prefix(&row)).unwrap_or_else(|| panic!("no limit `{name}`"));
+        line.split(' ').next().unwrap().parse().unwrap()
+    };
+    let (floor, ceiling) = (KdfCost::FLOOR, KdfCost::CEILING);
+    for (name, value) in [
+        ("pack", PACK_BYTES_MAX),
+        ("frame", FRAME_PLAIN_BYTES_MAX.into()),
+        ("chunk", CHUNK_BYTES_MAX.into()),
+        ("chunk", esker::chunk::cut::CHUNK_BYTES_MAX.into()),
+        ("zeros", esker::chunk::split::ZEROS_BYTES_MIN),
+        ("level", esker::format::tree::LEVEL_MAX),
+        ("name", esker::path::NAME_BYTES_MAX as u64),
+        ("argon2_memory_kib_min", floor.memory_kib.into()),
+        ("argon2_memory_kib_max", ceiling.memory_kib.into()),
+        ("argon2_passes_min", floor.passes.into()),
+        ("argon2_passes_max", ceiling.passes.into()),
+        ("argon2_lanes_min", floor.lanes.into()),
+        ("argon2_lanes_max", ceiling.lanes.into()),
+    ] {
+        assert_eq!(limit(name), value, "{name}");
+    }
+}
+
 #[test]
 fn a_table_that_differs_is_found() {
     let sample = "\
@@ -106,6 +136,25 @@ fn a_table_that_differs_is_found() {
     let gap = table(&sample.replace("| 8 | 4 |", "| 9 | 3 |"), "sample");
     assert!(difference(&gap, &[12], Some(TRAILER_MAGIC)).is_err(), "a gap");
     assert!(difference(&table(sample, "absent"), &[12], None).is_err(), "no table");
+}
+
+/// `Example (NAME from OFFSET): BYTES` is what stands there in that vector, from its end where the
+/// offset is below zero.
+#[test]
+fn the_examples_of_the_specification_are_bytes_of_its_vectors() {
+    let spec = std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/format-spec/SPEC.md")).unwrap();
+    let examples: Vec<_> = spec.lines().filter_map(|line| line.strip_prefix("Example (`")).collect();
+    assert!(examples.len() >= 5, "{examples:?}");
+    for example in examples {
+        let (name, rest) = example.split_once("` from ").expect("a vector");
+        let (offset, bytes) = rest.split_once("): `").expect("an offset");
+        let bytes = unhex(&bytes.trim_end_matches('`').replace(' ', "")).expect("hexadecimal bytes");
+        let vectors = super::make::vectors();
+        let vector = vectors.iter().find(|vector| vector.name == name).unwrap_or_else(|| panic!("no vector `{name}`"));
+        let offset: isize = offset.parse().unwrap();
+        let start = if offset < 0 { vector.bytes.len() - offset.unsigned_abs() } else { offset.unsigned_abs() };
+        assert_eq!(vector.bytes.get(start..start + bytes.len()), Some(&bytes[..]), "{name}");
+    }
 }
 
 /// What the specification says there are vectors of, there are vectors of.

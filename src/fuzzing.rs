@@ -1,0 +1,30 @@
+//! Doors for the targets of `fuzz/` into decoders that are private. No part of the API.
+
+use std::fs::File;
+
+use crate::backup;
+use crate::cli;
+use crate::format;
+use crate::index;
+use crate::world::Time;
+
+/// Reads the rows in the opened text of a block of a change record; gives them written again.
+pub fn rewritten_change_record(block: &[u8]) -> format::Result<Vec<u8>> {
+    backup::rewritten_rows(block)
+}
+
+/// Opens a run of the local catalog and asks it for each of its rows, for `strangers` and for all
+/// at once by merging it. How many rows it has, or `None` when it is refused.
+pub fn ask_run(file: &File, strangers: &[[u8; 32]]) -> Option<u64> {
+    index::ask_run(file, strangers)
+}
+
+/// Reads a size as it is typed.
+pub fn parse_size(text: &str) -> Option<u64> {
+    cli::parse_size(text)
+}
+
+/// Reads a moment as it is typed, in UTC.
+pub fn parse_time(text: &str, now: Time) -> Option<Time> {
+    cli::parse_time(text, now)
+}

@@ -111,9 +111,10 @@ impl Scene {
             kdf: KdfCost::FLOOR,
             chunker: Parameters::with_average(64 << 10),
             label: "bench".into(),
+            like: None,
         };
         let cache = self.fresh("cache");
-        let local = Local { cache: Some(cache.clone()) };
+        let local = Local { cache: Some(cache.clone()), ..Local::default() };
         let made = Repository::init(Arc::new(storage.clone()), World::system(), &options, local);
         let key = made.expect("memory takes everything").1.expect("a key file was asked for");
         InMemory { storage, key, cache }
@@ -152,7 +153,7 @@ impl Scene {
 
 impl InMemory {
     fn open(&self) -> Repository {
-        let local = Local { cache: Some(self.cache.clone()) };
+        let local = Local { cache: Some(self.cache.clone()), ..Local::default() };
         let secret = Secret::KeyFile(self.key.clone());
         Repository::open(Arc::new(self.storage.clone()), World::system(), &secret, local).expect("the key is its own")
     }

@@ -50,6 +50,7 @@ fn a_first_day_from_init_to_restore() {
 
     Only the key file [DIR]/key opens it: keep a copy somewhere else.
     Without it there is no way to the data.
+    warning: there is no recovery sheet, for when the key is lost; to make one, run `esker --repo memory key export --out recovery.txt`
     [exit 0]
     ");
     machine.write("files/notes.txt", "hello\n");
@@ -64,7 +65,7 @@ fn a_first_day_from_init_to_restore() {
     ");
     machine.write("files/notes.txt", "hello again\n");
     prints!(machine.esker(["backup", "files"]), @"
-    snapshot b83b522c made in [TIME]
+    snapshot d329ccf2 made in [TIME]
       files        0 new, 2 changed, 0 unmodified
       directories  [COUNTS]
       in all       2.9 KiB in 2 files
@@ -74,7 +75,7 @@ fn a_first_day_from_init_to_restore() {
     prints!(machine.esker(["snapshots"]), @"
     ID        Time                 Host        Tags     Size  Added  Paths
     371a5713  2001-02-03 04:05:09  difference  a,b   2.9 KiB  [SIZE]  [DIR]/files
-    b83b522c  2001-02-03 04:05:14  difference        2.9 KiB  [SIZE]  [DIR]/files
+    d329ccf2  2001-02-03 04:05:14  difference        2.9 KiB  [SIZE]  [DIR]/files
 
     2 snapshots
     [exit 0]
@@ -82,7 +83,7 @@ fn a_first_day_from_init_to_restore() {
     prints!(machine.esker(["snapshots", "--group-by", "host,tags", "--compact", "--latest", "1"]), @"
     host difference; no tags
     ID        Time                 Host        Tags     Size
-    b83b522c  2001-02-03 04:05:14  difference        2.9 KiB
+    d329ccf2  2001-02-03 04:05:14  difference        2.9 KiB
 
     host difference; tags a, b
     ID        Time                 Host        Tags     Size
@@ -123,8 +124,20 @@ fn help_lists_the_verbs_that_work_and_no_other() {
     let help = Machine::new().esker(["--help"]).success().out();
     let verbs = help.split("Commands:\n").nth(1).unwrap().split("\n\n").next().unwrap();
     let verbs: Vec<_> = verbs.lines().filter_map(|line| line.split_whitespace().next()).collect();
-    let expected =
-        ["init", "backup", "snapshots", "ls", "restore", "dump", "check", "key", "demo", "completions", "version"];
+    let expected = [
+        "init",
+        "backup",
+        "snapshots",
+        "ls",
+        "restore",
+        "dump",
+        "check",
+        "key",
+        "repair",
+        "demo",
+        "completions",
+        "version",
+    ];
     assert_eq!(verbs, expected);
     for verb in verbs {
         Machine::new().esker([verb, "--help"]).success();
@@ -775,7 +788,8 @@ fn the_program_works_and_ends_with_the_codes() {
     let script = format!("printf '{PASSWORD}' | {{ exec 3<&0 \"$0\" snapshots --password-fd 3 </dev/null; }}");
     let mut shell = Command::new("sh");
     shell.args(["-c", &script, env!("CARGO_BIN_EXE_esker")]).current_dir(dir.path()).env("ESKER_REPOSITORY", "repo");
-    assert_eq!(code(shell.arg("x").env("ESKER_CACHE_DIR", "cache").env_remove("ESKER_KEY_FILE")), 0);
+    shell.env("ESKER_CACHE_DIR", "cache").env("ESKER_STATE_DIR", "state").env_remove("ESKER_KEY_FILE");
+    assert_eq!(code(shell.arg("x")), 0);
 }
 
 #[test]

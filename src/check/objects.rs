@@ -15,6 +15,9 @@ pub(super) fn check(reader: &Reader<'_>, faults: &mut Faults, bad: &mut Bad, rep
     for (object, error) in reader.repo().access.faults.iter().chain(reader.faults()) {
         faults.add(object, error.with_causes());
     }
+    for behind in reader.repo().behind() {
+        faults.add(&behind.object(), "it is missing: this machine has seen it at this place before");
+    }
     check_copies(reader, faults)?;
     check_slots(reader, faults)?;
     check_announcements(reader, faults)?;

@@ -18,8 +18,10 @@ use super::{Context, OnInterrupt, Prompt, text};
 use crate::error::{Error, Kind};
 use crate::monitor::Severity;
 use crate::path::TreePath;
+use crate::repo::Repository;
 use crate::repo::content::Reader;
 use crate::repo::open::Local;
+use crate::repo::pins::{Notices, Rollback};
 use crate::storage::memory::Memory;
 use crate::world::{Time, World};
 
@@ -38,6 +40,7 @@ pub(super) struct App {
     pub(super) global: Global,
     pub(super) out: Out,
     pub(super) console: Arc<Console>,
+    notices: Notices,
     on_interrupt: OnInterrupt,
 }
 
@@ -73,9 +76,11 @@ pub(super) fn run(args: Vec<OsString>, context: Context) -> u8 {
         global,
         out: Out::new(stdout),
         console: Console::new(stderr, style),
+        notices: Notices::default(),
         on_interrupt: context.on_interrupt,
     };
     let done = app.dispatch(&cli.verb).and_then(|()| app.out.flush());
+    app.tell_notices();
     match done {
         Ok(()) => 0,
         Err(fail) => {
@@ -116,6 +121,7 @@ impl App {
             Verb::Dump(args) => super::dump::run(self, args),
             Verb::Check(args) => super::check::run(self, args),
             Verb::Key(args) => super::key::run(self, args),
+            Verb::Repair(args) => super::repair::run(self, args),
             Verb::Demo(args) => super::demo::run(self, args),
             Verb::Completions(args) => super::about::completions(self, args),
             Verb::Version => super::about::version(self),
@@ -166,31 +172,59 @@ impl App {
         }
     }
 
-    /// Where local copies go, made if need be; without such a place everything works, slower.
+    /// Where the cache and the state are, made if need be; without such places everything works,
+    /// slower, and nobody notices a storage that goes back.
     pub(super) fn local(&self) -> Local {
-        if self.global.no_cache {
-            return Local::default();
+        let rollback = if self.global.accept_rollback { Rollback::Accept } else { Rollback::Refuse };
+        let cache = self.place_for("CACHE", self.global.cache_dir.as_deref(), ".cache", "all is read again");
+        let state = self.place_for("STATE", self.global.state_dir.as_deref(), ".local/state", "nothing is remembered");
+        Local { cache, state, rollback, notices: self.notices.clone() }
+    }
+
+    /// A directory by its flag, `ESKER_…_DIR`, `XDG_…_HOME` or the place that goes by custom.
+    fn place_for(&self, what: &str, given: Option<&Path>, custom: &str, without: &str) -> Option<PathBuf> {
+        if what == "CACHE" && self.global.no_cache {
+            return None;
         }
-        let given = self.global.cache_dir.clone().or_else(|| self.var("ESKER_CACHE_DIR").map(PathBuf::from));
         let base = |name: &str| self.var(name).map(PathBuf::from).filter(|path| path.is_absolute());
         let usual = || {
-            let base = base("XDG_CACHE_HOME").or_else(|| base("HOME").map(|home| home.join(".cache")));
+            let base = base(&format!("XDG_{what}_HOME")).or_else(|| base("HOME").map(|home| home.join(custom)));
             base.map(|base| base.join("esker"))
         };
-        let Some(cache) = given.map(|path| self.path(&path)).or_else(usual) else {
-            return Local::default();
-        };
+        let given = given.map(Path::to_owned).or_else(|| self.var(&format!("ESKER_{what}_DIR")).map(PathBuf::from));
+        let path = given.map(|path| self.path(&path)).or_else(usual)?;
         let made = std::os::unix::fs::DirBuilderExt::mode(std::fs::DirBuilder::new().recursive(true), 0o700)
-            .create(&cache)
-            .and_then(|()| cache.canonicalize());
+            .create(&path)
+            .and_then(|()| path.canonicalize());
         match made {
-            Ok(cache) => Local { cache: Some(cache) },
+            Ok(path) => Some(path),
             Err(error) => {
-                let message = format!("there is no cache, all is read again: `{}`: {error}", cache.display());
+                let what = what.to_lowercase();
+                let message = format!("there is no {what} directory, {without}: `{}`: {error}", path.display());
                 self.console.remark(Severity::Warning, &message);
-                Local::default()
+                None
             }
         }
+    }
+
+    /// Tells what went wrong with the state directory, and that a storage has gone back.
+    pub(super) fn tell_notices(&self) {
+        for notice in self.notices.take() {
+            self.console.remark(Severity::Warning, &notice);
+        }
+    }
+
+    /// Says what of this repository was seen before and is gone.
+    pub(super) fn tell_behind(&self, repository: &Repository) {
+        let behind = repository.behind();
+        let Some(first) = behind.first() else { return };
+        let missing = match behind.len() {
+            1 => format!("{first} is missing"),
+            many => format!("{first} and {} more are missing", many - 1),
+        };
+        let place = repository.storage.place();
+        let message = format!("the storage at `{place}` is older than what was seen before: {missing}");
+        self.console.remark(Severity::Warning, &message);
     }
 
     /// Begins work that may take long: shown, and stopped when a signal asks for it.
@@ -215,6 +249,11 @@ impl App {
     /// Results for people, unless `-q` was given.
     pub(super) fn say(&self, text: &str) -> Result<()> {
         if self.global.quiet { Ok(()) } else { self.out.say(text) }
+    }
+
+    /// Whether what is printed is seen by the person who runs this and kept by nobody.
+    pub(super) fn may_show_secrets(&self) -> bool {
+        self.prompt.is_some() && self.stdout_is_terminal && !self.global.json && !self.global.quiet
     }
 
     /// A time as people here read it.

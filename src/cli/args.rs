@@ -44,7 +44,7 @@ pub(super) struct Global {
     /// Read the password from this file descriptor
     #[arg(long, global = true, value_name = "N", help_heading = GLOBAL, conflicts_with = "key_file")]
     pub(super) password_fd: Option<u32>,
-    /// Unlock with a key file instead of a password [env: ESKER_KEY_FILE]
+    /// Unlock with a key file or a recovery sheet instead of a password [env: ESKER_KEY_FILE]
     #[arg(long, global = true, value_name = "FILE", help_heading = GLOBAL)]
     pub(super) key_file: Option<PathBuf>,
     /// Results and errors as JSON, for programs
@@ -63,9 +63,11 @@ pub(super) struct Global {
     #[arg(long, global = true, help_heading = GLOBAL, conflicts_with = "cache_dir")]
     pub(super) no_cache: bool,
     /// Where to keep what should not be deleted [env: ESKER_STATE_DIR] [default: $XDG_STATE_HOME/esker]
-    // Nothing is kept there yet; scripts may name it already.
-    #[arg(long, global = true, value_name = "DIR", hide = true)]
+    #[arg(long, global = true, value_name = "DIR", help_heading = GLOBAL)]
     pub(super) state_dir: Option<PathBuf>,
+    /// Go on although this storage is older than what was seen before
+    #[arg(long, global = true, help_heading = GLOBAL)]
+    pub(super) accept_rollback: bool,
     /// How many threads work [default: one for each core]
     #[arg(long, global = true, value_name = "N", help_heading = GLOBAL, value_parser = clap::value_parser!(u32).range(1..=1024))]
     pub(super) threads: Option<u32>,
@@ -88,8 +90,10 @@ pub(super) enum Verb {
     Dump(DumpArgs),
     /// Find out whether everything is there and undamaged
     Check(CheckArgs),
-    /// List, add and remove the passwords and key files that open the repository
+    /// List, add, remove and recover the passwords and key files that open the repository
     Key(KeyArgs),
+    /// Put back what is lost or damaged, from what is there
+    Repair(RepairArgs),
     /// Try everything out on a copy of your files, in a temporary directory
     Demo(DemoArgs),
     /// Print the completions of a shell
@@ -109,6 +113,65 @@ pub(super) struct InitArgs {
     /// The name of your key in `key list` [default: user@host]
     #[arg(long, value_name = "NAME")]
     pub(super) name: Option<String>,
+    /// Write the recovery sheet to this new file instead of showing it
+    #[arg(long, value_name = "FILE", conflicts_with = "no_recovery")]
+    pub(super) recovery_key_file: Option<PathBuf>,
+    /// Make no recovery sheet
+    #[arg(long)]
+    pub(super) no_recovery: bool,
+    /// Give content the same ids as in this repository of yours, so that copies between the two need
+    /// store nothing twice
+    #[arg(long, value_name = "URL", conflicts_with = "chunk_average")]
+    pub(super) like: Option<OsString>,
+    #[command(flatten)]
+    pub(super) from: FromArgs,
+}
+
+impl InitArgs {
+    /// What `backup --init` makes.
+    pub(super) fn plain() -> Self {
+        Self {
+            chunk_average: CHUNK_AVERAGE_BYTES,
+            name: None,
+            recovery_key_file: None,
+            no_recovery: false,
+            like: None,
+            from: FromArgs::default(),
+        }
+    }
+}
+
+/// How the other repository is unlocked that something is taken from.
+#[derive(Debug, Clone, Default, clap::Args)]
+pub(super) struct FromArgs {
+    /// Read the other repository's password from this file [env: ESKER_FROM_PASSWORD_FILE, or ESKER_FROM_PASSWORD]
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["from_password_command", "from_key_file"])]
+    pub(super) from_password_file: Option<PathBuf>,
+    /// Take it from the output of this command [env: ESKER_FROM_PASSWORD_COMMAND]
+    #[arg(long, value_name = "COMMAND", conflicts_with = "from_key_file")]
+    pub(super) from_password_command: Option<String>,
+    /// Unlock the other repository with a key file [env: ESKER_FROM_KEY_FILE]
+    #[arg(long, value_name = "FILE")]
+    pub(super) from_key_file: Option<PathBuf>,
+}
+
+#[derive(Debug, clap::Args)]
+pub(super) struct RepairArgs {
+    #[command(subcommand)]
+    pub(super) verb: RepairVerb,
+}
+
+#[derive(Debug, Subcommand)]
+pub(super) enum RepairVerb {
+    /// Put back what is lost of the configuration, password slots and access statements; needs no key
+    Config {
+        /// Take what the repository has no whole copy of from this recovery kit
+        #[arg(long, value_name = "KIT")]
+        from: Option<PathBuf>,
+        /// Only say what would be done
+        #[arg(short = 'n', long)]
+        dry_run: bool,
+    },
 }
 
 #[derive(Debug, clap::Args)]
@@ -380,6 +443,24 @@ pub(super) enum KeyVerb {
     },
     /// Change your password (or give a key file's owner one)
     Passwd {
+        /// Read the new password from this file instead of asking for it
+        #[arg(long, value_name = "FILE")]
+        new_password_file: Option<PathBuf>,
+    },
+    /// Write a recovery kit: a new key as words to print, with copies of what it needs
+    Export {
+        /// Where to write the kit
+        #[arg(long, value_name = "FILE")]
+        out: PathBuf,
+    },
+    /// Open the repository with recovery words and add an owner with a new password
+    Recover {
+        /// Read the words, a recovery sheet or a kit from this file; `-` is standard input
+        #[arg(long, value_name = "FILE")]
+        words_file: Option<PathBuf>,
+        /// The new owner's name in `key list` [default: user@host]
+        #[arg(long)]
+        name: Option<String>,
         /// Read the new password from this file instead of asking for it
         #[arg(long, value_name = "FILE")]
         new_password_file: Option<PathBuf>,

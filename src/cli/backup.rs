@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use super::about::PROGRAM;
 use super::app::App;
-use super::args::{BackupArgs, CHUNK_AVERAGE_BYTES, InitArgs};
+use super::args::{BackupArgs, InitArgs};
 use super::choose::patterns;
 use super::fail::{Fail, Result, usage};
 use super::{init, inputs, json, place, text};
@@ -39,8 +39,8 @@ pub(super) fn run(app: &App, args: &BackupArgs) -> Result<()> {
     let (roots, missing) = if from_stream { (vec![stream_path(args)?], 0) } else { inputs::roots(app, args)? };
 
     let repository = if args.init && !place::has_repository(app)? {
-        let (made, key_file) = init::make(app, &InitArgs { chunk_average: CHUNK_AVERAGE_BYTES, name: None })?;
-        init::tell(app, &made, key_file)?;
+        let (made, told) = init::make(app, &InitArgs::plain())?;
+        init::tell(app, &made, told)?;
         made
     } else {
         place::repository(app)?

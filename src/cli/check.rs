@@ -77,7 +77,13 @@ fn check(app: &App, args: &CheckArgs) -> Result<()> {
     }
     let faults = text::count(report.faults.len() as u64, "object", "objects");
     let what = format!("the repository at `{}` is damaged: {faults}; each is named above", repository.storage.place());
-    Err(Fail::Code(4, Error::new(Kind::Damaged, what)))
+    let mut error = Error::new(Kind::Damaged, what);
+    let has_copy =
+        |fault: &Fault| ["config", "keys/", "access/", "copies/"].iter().any(|name| fault.object.starts_with(name));
+    if report.faults.iter().any(has_copy) {
+        error = error.hint("to put back the configuration, slots and statements, run `esker repair config`");
+    }
+    Err(Fail::Code(4, error))
 }
 
 fn tell_fault(app: &App, fault: &Fault) -> Result<()> {

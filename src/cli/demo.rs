@@ -184,8 +184,9 @@ fn make_repository(app: &App, stage: &Stage) -> Result<Repository> {
         kdf: KdfCost::DEFAULT,
         chunker: Parameters::with_average(CHUNK_AVERAGE_BYTES),
         label: app.label(),
+        like: None,
     };
-    let local = Local { cache: Some(stage.sub("cache")?) };
+    let local = Local { cache: Some(stage.sub("cache")?), ..Local::default() };
     let (repository, key) = Repository::init(Arc::new(storage), app.world.clone(), &options, local)?;
     if let Some(key) = key {
         key_file.write(&key)?;

@@ -9,43 +9,104 @@ use super::args::{KeyArgs, KeyVerb};
 use super::fail::{Result, usage};
 use super::text::{Side, Table};
 use super::time::rfc3339;
-use super::unlock::{NewKeyFile, new_password};
+use super::unlock::{NewKeyFile, new_password, recovery_secret};
 use super::{place, text};
 use crate::crypto::slot::KdfCost;
 use crate::format::access::Role;
+use crate::id::CredentialId;
+use crate::monitor::Severity;
 use crate::repo::Repository;
 use crate::repo::content::Reader;
 use crate::repo::members::MemberInfo;
+use crate::repo::recovery::{RECOVERY_LABEL, Sheet};
+use crate::repo::secret::Secret;
 use crate::world::Time;
 
 pub(super) fn run(app: &App, args: &KeyArgs) -> Result<()> {
-    let repository = place::repository(app)?;
+    let open = || place::repository(app);
     match &args.verb {
-        KeyVerb::List => list(app, &repository.member_list()),
+        KeyVerb::List => list(app, &open()?.member_list()),
         KeyVerb::Add { out: Some(out), name, .. } => {
             let label = name.clone().unwrap_or_else(|| app.label());
-            add_file(app, &repository, Role::Owner, &label, out)
+            add_file(app, &open()?, Role::Owner, &label, out)
         }
         KeyVerb::Add { out: None, name, new_password_file } => {
-            let password = new_password(app, new_password_file.as_deref())?;
-            let label = name.clone().unwrap_or_else(|| app.label());
-            let key = repository.add_member(Role::Owner, &label, Some((&password, KdfCost::DEFAULT)))?;
-            told(
-                app,
-                "added",
-                &key.credential().id().to_string(),
-                &format!("added owner {}", key.credential().id().short()),
-            )
+            let repository = open()?;
+            let id = add_password(app, &repository, name.clone(), new_password_file.as_deref())?;
+            told(app, "added", &id.to_string(), &format!("added owner {}", id.short()))
         }
-        KeyVerb::Writer { out, name } => add_file(app, &repository, Role::Writer, name, out),
+        KeyVerb::Writer { out, name } => add_file(app, &open()?, Role::Writer, name, out),
         KeyVerb::Passwd { new_password_file } => {
+            let repository = open()?;
             let password = new_password(app, new_password_file.as_deref())?;
             repository.change_password(&password, KdfCost::DEFAULT)?;
             let own = repository.keys.credential.id();
             told(app, "changed", &own.to_string(), &format!("owner {} has a new password", own.short()))
         }
-        KeyVerb::Remove { id } => remove(app, &repository, id),
+        KeyVerb::Export { out } => export(app, &open()?, out),
+        KeyVerb::Recover { words_file, name, new_password_file } => {
+            recover(app, words_file.as_deref(), name.clone(), new_password_file.as_deref())
+        }
+        KeyVerb::Remove { id } => remove(app, &open()?, id),
     }
+}
+
+/// Adds an owner with a password.
+fn add_password(
+    app: &App,
+    repository: &Repository,
+    name: Option<String>,
+    new_password_file: Option<&Path>,
+) -> Result<CredentialId> {
+    let password = new_password(app, new_password_file)?;
+    let label = name.unwrap_or_else(|| app.label());
+    let key = repository.add_member(Role::Owner, &label, Some((&password, KdfCost::DEFAULT)))?;
+    Ok(key.credential().id())
+}
+
+/// A new key as a page of words, with copies of what it rests on.
+fn export(app: &App, repository: &Repository, out: &Path) -> Result<()> {
+    let path = app.path(out);
+    let file = NewKeyFile::reserve(&path)?;
+    let key = repository.add_member(Role::Owner, RECOVERY_LABEL, None)?;
+    let id = key.credential().id();
+    let sheet = Sheet { key, place: repository.storage.place(), made_secs: app.world.now().secs };
+    file.write_text(&repository.recovery_kit(&sheet)?)?;
+    let shown = text::plain(&path.display().to_string());
+    let sentence = format!(
+        "added owner {} for recovery; its kit is {shown}\n\n\
+         Print its first page, and keep paper and file away from the machines that are backed up.",
+        id.short()
+    );
+    told(app, "added", &id.to_string(), &sentence)
+}
+
+/// Opens the repository with recovery words and adds an owner who has a password.
+///
+/// A new owner rather than a slot of the words' own credential: words that have been used may have been
+/// seen, and removing them must not take the new password with them.
+fn recover(app: &App, words: Option<&Path>, name: Option<String>, new_password_file: Option<&Path>) -> Result<()> {
+    let storage = place::open(app)?;
+    crate::repo::open::load_config(&*storage)?;
+    let secret = recovery_secret(app, words)?;
+    if matches!(secret, Secret::Words(_)) {
+        let what = "words alone cannot tell whether this is the repository they were made for; the whole sheet can";
+        app.console.remark(Severity::Note, what);
+    }
+    let repository = place::unlock(app, storage, &secret)?;
+    let used = repository.keys.credential.id();
+    repository.refuse_if_behind()?;
+    let id = add_password(app, &repository, name, new_password_file)?;
+    let sentence = format!(
+        "added owner {} with the new password\n\n\
+         If the words may have been seen by others, make new ones and remove these:\n  \
+         esker key export --out FILE\n  \
+         esker key remove {}\n\
+         The same goes for a password or key file that was stolen: see `esker key list`.",
+        id.short(),
+        used.short()
+    );
+    told(app, "added", &id.to_string(), &sentence)
 }
 
 fn told(app: &App, what: &str, id: &str, sentence: &str) -> Result<()> {
@@ -93,6 +154,7 @@ fn list(app: &App, members: &[MemberInfo]) -> Result<()> {
         facts.extend(member.current.then_some("in use now"));
         facts.extend(member.removed.then_some("removed"));
         facts.push(match member.slots.len() {
+            0 if member.label == RECOVERY_LABEL => "recovery words",
             0 => "key file",
             _ => "password",
         });

@@ -35,6 +35,7 @@ mod key;
 mod ls;
 mod out;
 mod place;
+mod repair;
 mod restore;
 mod safety;
 mod snapshots;

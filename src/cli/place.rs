@@ -10,6 +10,7 @@ use super::fail::{Result, usage};
 use crate::error::{Context, Error, Kind};
 use crate::repo::Repository;
 use crate::repo::open::CONFIG;
+use crate::repo::secret::Secret;
 use crate::storage::local::Local;
 use crate::storage::{ErrorKind, Storage};
 
@@ -23,11 +24,13 @@ enum Place {
 const SCHEMES: [&str; 13] =
     ["s3", "gs", "azblob", "azure", "b2", "sftp", "webdav", "http", "https", "rest", "rclone", "swift", "memory"];
 
-fn place(app: &App) -> Result<Place> {
+fn given(app: &App) -> Result<&OsStr> {
     let given = app.global.repo.as_deref().filter(|repo| !repo.is_empty()).or_else(|| app.var("ESKER_REPOSITORY"));
-    let Some(given) = given else {
-        return Err(usage("no repository was named").hint("add `--repo DIR`, or set ESKER_REPOSITORY").into());
-    };
+    let none = || usage("no repository was named").hint("add `--repo DIR`, or set ESKER_REPOSITORY");
+    Ok(given.ok_or_else(none)?)
+}
+
+fn place(app: &App, given: &OsStr) -> Result<Place> {
     let bytes = given.as_bytes();
     if let Some(path) = bytes.strip_prefix(b"file://") {
         return Ok(Place::Directory(app.cwd.join(OsStr::from_bytes(path))));
@@ -50,7 +53,12 @@ fn place(app: &App) -> Result<Place> {
 
 /// The storage of a repository that should be there.
 pub(super) fn open(app: &App) -> Result<Arc<dyn Storage>> {
-    match (place(app)?, &app.memory) {
+    open_at(app, given(app)?)
+}
+
+/// The storage of another repository that should be there.
+pub(super) fn open_at(app: &App, given: &OsStr) -> Result<Arc<dyn Storage>> {
+    match (place(app, given)?, &app.memory) {
         (Place::Memory, Some(memory)) => Ok(Arc::new(memory.clone())),
         (Place::Memory, None) => Err(usage("`memory:` is for tests").into()),
         (Place::Directory(path), _) => match Local::open(&path) {
@@ -69,7 +77,7 @@ pub(super) fn open(app: &App) -> Result<Arc<dyn Storage>> {
 
 /// The storage of a repository that is to be made.
 pub(super) fn create(app: &App) -> Result<Arc<dyn Storage>> {
-    match (place(app)?, &app.memory) {
+    match (place(app, given(app)?)?, &app.memory) {
         (Place::Directory(path), _) => {
             if let Ok(storage) = Local::open(&path)
                 && storage.stat(CONFIG).is_ok()
@@ -103,5 +111,14 @@ pub(super) fn repository(app: &App) -> Result<Repository> {
     // Before a password is asked for: that there is something it could open.
     crate::repo::open::load_config(&*storage)?;
     let secret = super::unlock::secret(app)?;
-    Ok(Repository::open(storage, app.world.clone(), &secret, app.local())?)
+    unlock(app, storage, &secret)
+}
+
+/// Unlocks the repository in a storage, and tells what this machine knows of it.
+pub(super) fn unlock(app: &App, storage: Arc<dyn Storage>, secret: &Secret) -> Result<Repository> {
+    let repository = Repository::open(storage, app.world.clone(), secret, app.local());
+    app.tell_notices();
+    let repository = repository?;
+    app.tell_behind(&repository);
+    Ok(repository)
 }

@@ -11,10 +11,20 @@ use std::process::{Command, Stdio};
 use zeroize::Zeroizing;
 
 use super::app::App;
+use super::args::FromArgs;
 use super::fail::{Result, usage};
+use super::text;
+use crate::crypto::key::SecretKey;
+use crate::crypto::words::{Typed, WORDS};
 use crate::error::{Context, Error, Kind};
+use crate::repo::kit::Kit;
+use crate::repo::recovery::secret_from_text;
 use crate::repo::secret::{KeyFile, Secret};
 
+/// Nobody types so many lines without typing all words.
+const LINES_OF_WORDS_MAX: u32 = 100;
+/// No kit is longer.
+const KIT_BYTES_MAX: u64 = 256 << 20;
 /// No password is longer.
 const SECRET_BYTES_MAX: u64 = 64 << 10;
 
@@ -40,15 +50,21 @@ pub(super) fn origin(app: &App) -> Result<Origin> {
     if let Some(origin) = given.into_iter().flatten().next() {
         return Ok(origin);
     }
+    from_environment(app, "ESKER_")
+}
+
+/// Where the environment says that a secret is, in variables that begin like this.
+fn from_environment(app: &App, prefix: &str) -> Result<Origin> {
+    let var = |name: &str| app.var(&format!("{prefix}{name}"));
     let text = |name: &str| {
-        let not_text = || usage(format!("{name} is not UTF-8"));
-        app.var(name).map(|value| value.to_str().ok_or_else(not_text)).transpose()
+        let not_text = || usage(format!("{prefix}{name} is not UTF-8"));
+        var(name).map(|value| value.to_str().ok_or_else(not_text)).transpose()
     };
     let set = [
-        text("ESKER_PASSWORD")?.map(|password| Origin::Password(Zeroizing::new(password.to_owned()))),
-        app.var("ESKER_PASSWORD_FILE").map(|path| Origin::PasswordFile(path.into())),
-        text("ESKER_PASSWORD_COMMAND")?.map(|command| Origin::Command(command.to_owned())),
-        app.var("ESKER_KEY_FILE").map(|path| Origin::KeyFile(path.into())),
+        text("PASSWORD")?.map(|password| Origin::Password(Zeroizing::new(password.to_owned()))),
+        var("PASSWORD_FILE").map(|path| Origin::PasswordFile(path.into())),
+        text("PASSWORD_COMMAND")?.map(|command| Origin::Command(command.to_owned())),
+        var("KEY_FILE").map(|path| Origin::KeyFile(path.into())),
     ];
     let mut set = set.into_iter().flatten();
     match (set.next(), set.next()) {
@@ -56,7 +72,8 @@ pub(super) fn origin(app: &App) -> Result<Origin> {
         (None, _) => Ok(Origin::Prompt),
         (Some(_), Some(_)) => {
             let what = "the environment names more than one password or key file";
-            let hint = "set only one of ESKER_PASSWORD, ESKER_PASSWORD_FILE, ESKER_PASSWORD_COMMAND and ESKER_KEY_FILE";
+            let names = ["PASSWORD_FILE", "PASSWORD_COMMAND"].map(|name| format!("{prefix}{name}")).join(", ");
+            let hint = format!("set only one of {prefix}PASSWORD, {names} and {prefix}KEY_FILE");
             Err(usage(what).hint(hint).into())
         }
     }
@@ -65,10 +82,61 @@ pub(super) fn origin(app: &App) -> Result<Origin> {
 /// What unlocks the repository.
 pub(super) fn secret(app: &App) -> Result<Secret> {
     match origin(app)? {
-        Origin::KeyFile(path) => Ok(Secret::KeyFile(read_key_file(&app.path(&path))?)),
+        Origin::KeyFile(path) => read_key_file(&app.path(&path)),
         Origin::Prompt => Ok(Secret::Password(ask(app, "password: ")?)),
         other => Ok(Secret::Password(password(app, other)?)),
     }
+}
+
+/// What unlocks the repository that something is taken from.
+pub(super) fn other_secret(app: &App, args: &FromArgs) -> Result<Secret> {
+    let given = [
+        args.from_password_file.clone().map(Origin::PasswordFile),
+        args.from_password_command.clone().map(Origin::Command),
+        args.from_key_file.clone().map(Origin::KeyFile),
+    ];
+    let origin = match given.into_iter().flatten().next() {
+        Some(origin) => origin,
+        None => from_environment(app, "ESKER_FROM_")?,
+    };
+    match origin {
+        Origin::KeyFile(path) => read_key_file(&app.path(&path)),
+        Origin::Prompt => Ok(Secret::Password(ask(app, "password of the other repository: ")?)),
+        other => Ok(Secret::Password(password(app, other)?)),
+    }
+}
+
+/// The recovery words, from a file (`-` is standard input), the sheet that unlocks, or as typed.
+pub(super) fn recovery_secret(app: &App, file: Option<&Path>) -> Result<Secret> {
+    match (file, app.global.key_file.as_deref()) {
+        (Some(file), _) if file == Path::new("-") => read_key_file(Path::new("/proc/self/fd/0")),
+        (Some(file), _) | (None, Some(file)) => read_key_file(&app.path(file)),
+        (None, None) => type_words(app).map(Secret::Words),
+    }
+}
+
+/// Asks for the words, any number at a time, until there are enough.
+fn type_words(app: &App) -> Result<SecretKey> {
+    if app.prompt.is_none() {
+        let hint = "add `--words-file FILE` with the words or the recovery sheet, or `--words-file -` to pipe them in";
+        return Err(usage("no recovery words were given, and there is no terminal to ask on").hint(hint).into());
+    }
+    let mut typed = Typed::default();
+    for _ in 0..LINES_OF_WORDS_MAX {
+        let prompt = match typed.count() {
+            0 => "recovery words, as many at a time as you like: ".to_owned(),
+            count => format!("{count} of {WORDS}, go on: "),
+        };
+        if let Err(error) = typed.add(&ask(app, &prompt)?) {
+            app.console.print(&format!("{}; that line again, please", text::plain(&error.to_string())));
+        }
+        if typed.count() >= WORDS {
+            let seed = typed.seed();
+            let what = "cannot use the recovery words";
+            return Ok(seed.map_err(|error| Error::new(Kind::WrongKey, what).because(error))?);
+        }
+    }
+    Err(Error::new(Kind::WrongKey, "cannot use the recovery words: there are still not enough").into())
 }
 
 /// The password for a new repository; typed twice on a terminal.
@@ -169,11 +237,27 @@ fn ask_twice(app: &App, prompt: &str) -> Result<Zeroizing<String>> {
     Ok(first)
 }
 
-fn read_key_file(path: &Path) -> Result<KeyFile> {
+/// Reads a key file, or what does as one: a recovery sheet, a kit, or words.
+fn read_key_file(path: &Path) -> Result<Secret> {
     let what = || format!("cannot read the key file `{}`", path.display());
-    let bytes = read_secret(path).context(what)?;
-    let text = std::str::from_utf8(&bytes).map_err(|_| Error::new(Kind::WrongKey, what()).because("it is not text"))?;
-    Ok(text.parse()?)
+    let text = read_text(path, what)?;
+    Ok(secret_from_text(&text)?)
+}
+
+/// Reads a recovery kit.
+pub(super) fn read_kit(path: &Path) -> Result<Kit> {
+    let what = || format!("cannot use the recovery kit `{}`", path.display());
+    let text = read_text(path, what)?;
+    Ok(Kit::from_text(&text).context(what)?)
+}
+
+fn read_text(path: &Path, what: impl Fn() -> String) -> Result<Zeroizing<String>> {
+    let mut bytes = Zeroizing::new(Vec::new());
+    let read = File::open(path).and_then(|file| file.take(KIT_BYTES_MAX).read_to_end(&mut bytes));
+    read.context(&what)?;
+    let text = std::str::from_utf8(&bytes);
+    let text = text.map_err(|_| Error::new(Kind::WrongKey, what()).because("it is not text"))?;
+    Ok(Zeroizing::new(text.to_owned()))
 }
 
 /// A key file that is to be written once its content is known.
@@ -186,8 +270,8 @@ pub(super) struct NewKeyFile {
     written: bool,
 }
 
-/// Longer than any key file.
-const PLACEHOLDER_BYTES: usize = 1024;
+/// Longer than any key file or sheet.
+const PLACEHOLDER_BYTES: usize = 4096;
 
 impl NewKeyFile {
     /// Takes a place where nothing is yet.
@@ -206,10 +290,14 @@ impl NewKeyFile {
     }
 
     /// Writes the key. Durable on return.
-    pub(super) fn write(mut self, key: &KeyFile) -> Result<()> {
+    pub(super) fn write(self, key: &KeyFile) -> Result<()> {
+        self.write_text(&key.to_text())
+    }
+
+    /// Writes a key in another form. Durable on return.
+    pub(super) fn write_text(mut self, text: &str) -> Result<()> {
         // From now on it may be the only copy.
         self.written = true;
-        let text = key.to_text();
         let length = text.len() as u64;
         let written = (self.file.seek(SeekFrom::Start(0)))
             .and_then(|_| self.file.write_all(text.as_bytes()))

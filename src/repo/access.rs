@@ -71,6 +71,12 @@ pub struct AccessList {
     slots: Vec<SlotEntry>,
     epochs: Vec<EpochEntry>,
     heads: Vec<ObjectId>,
+    /// Statements that are there with all they have seen, whether they count or not.
+    known: BTreeSet<ObjectId>,
+    /// Statements that count.
+    counted: BTreeSet<ObjectId>,
+    /// Statements that others have seen and that are not there.
+    lost: BTreeSet<ObjectId>,
     /// Objects that are no statement of this repository, with the reason.
     pub faults: Vec<(String, Error)>,
 }
@@ -110,9 +116,35 @@ impl AccessList {
                 Kind::Damaged,
                 "cannot read the access list: no statement by the root owner is there",
             )
-            .hint("restore the objects under `access/` from a copy of the repository"));
+            .hint("to put them back from a recovery kit, run `esker repair config --from KIT`"));
         }
         Ok(list)
+    }
+
+    /// Evaluates stored statements that are at hand by their names; what is none is left out.
+    pub(super) fn of_objects(config: &Config, objects: &BTreeMap<String, Vec<u8>>) -> Self {
+        let parsed = objects.iter().filter_map(|(name, stored)| parse_statement(name, name, stored).ok());
+        evaluate(config, &parsed.collect())
+    }
+
+    /// Whether these bytes are a statement of that name, by whomever.
+    pub(super) fn is_statement(name: &str, stored: &[u8]) -> Result<()> {
+        parse_statement(name, name, stored).map(|_| ())
+    }
+
+    /// Whether nobody is in it: not even the root owner's statement is there.
+    pub(super) fn is_empty(&self) -> bool {
+        self.members.is_empty()
+    }
+
+    /// Whether a statement is there and counts.
+    pub(super) fn counts(&self, hash: &ObjectId) -> bool {
+        self.counted.contains(hash)
+    }
+
+    /// Statements that others have seen and that are not there.
+    pub(super) fn lost(&self) -> &BTreeSet<ObjectId> {
+        &self.lost
     }
 
     /// A credential, removed or not.
@@ -137,6 +169,11 @@ impl AccessList {
         &self.epochs
     }
 
+    /// Whether a statement is there, with all it has seen.
+    pub fn knows(&self, hash: &ObjectId) -> bool {
+        self.known.contains(hash)
+    }
+
     /// The newest statements: what a new one names as seen.
     pub fn heads(&self) -> &[ObjectId] {
         &self.heads
@@ -153,18 +190,23 @@ struct Parsed {
 /// Reads the statement that goes by `name` from the object `from`: itself or its second copy.
 fn load_statement(storage: &dyn Storage, from: &str, name: &str) -> Result<(ObjectId, Parsed)> {
     let what = || format!("cannot read access statement `{from}`");
-    let stored = match storage.get(from) {
-        Ok(stored) => stored,
+    match storage.get(from) {
+        Ok(stored) => parse_statement(from, name, &stored),
         Err(error) if error.kind() == storage::ErrorKind::NotFound => {
-            return Err(Error::new(Kind::Damaged, what()).because(error));
+            Err(Error::new(Kind::Damaged, what()).because(error))
         }
-        Err(error) => return Err(error).context(what),
-    };
-    let hash = ObjectId::of(&stored);
+        Err(error) => Err(error).context(what),
+    }
+}
+
+/// Checks the bytes of a statement that goes by `name` and was found under `from`.
+fn parse_statement(from: &str, name: &str, stored: &[u8]) -> Result<(ObjectId, Parsed)> {
+    let what = || format!("cannot read access statement `{from}`");
+    let hash = ObjectId::of(stored);
     if name.strip_prefix("access/") != Some(&hash.to_string()) {
         return Err(Error::new(Kind::Damaged, format!("{}: its name is not the hash of its bytes", what())));
     }
-    let record = SignedRecord::decode(RecordKind::Statement, &stored).context(what)?;
+    let record = SignedRecord::decode(RecordKind::Statement, stored).context(what)?;
     let statement: Statement = cbor::decode(record.body).context(what)?;
     Ok((hash, Parsed { statement, message: record.body.to_vec(), signature: record.signature }))
 }
@@ -194,7 +236,7 @@ fn evaluate_once(
     order: &[ObjectId],
     removals: &BTreeMap<CredentialId, BTreeSet<ObjectId>>,
 ) -> (AccessList, Vec<Removal>) {
-    let mut list = AccessList::default();
+    let mut list = AccessList { known: order.iter().copied().collect(), ..AccessList::default() };
     let mut asked = Vec::new();
     let mut counted = BTreeSet::new();
     let mut removed_slots = BTreeSet::new();
@@ -261,6 +303,9 @@ fn evaluate_once(
     list.slots.retain(|slot| !removed_slots.contains(&slot.slot));
     let seen: BTreeSet<_> = counted.iter().flat_map(|hash| &statements[hash].statement.seen).copied().collect();
     list.heads = counted.difference(&seen).copied().collect();
+    list.counted = counted;
+    let seen_by_any = statements.values().flat_map(|parsed| &parsed.statement.seen);
+    list.lost = seen_by_any.filter(|hash| !statements.contains_key(hash)).copied().collect();
     (list, asked)
 }
 

@@ -37,6 +37,8 @@ pub struct Collections {
     pub swept: BTreeSet<CollectionId>,
     /// Chunks that were found damaged, and in which pack.
     pub damaged: BTreeSet<(ChunkId, PackId)>,
+    /// Snapshots that owners have forgotten, with the hash of their commit.
+    pub forgotten: BTreeSet<(SessionId, ObjectId)>,
     /// Packs an owner has read and found whole, every id computed again.
     pub attested: HashSet<PackId>,
 }
@@ -49,6 +51,7 @@ impl Collections {
         self.void.extend(later.void);
         self.swept.extend(later.swept);
         self.damaged.extend(later.damaged);
+        self.forgotten.extend(later.forgotten);
         self.attested.extend(later.attested);
     }
 
@@ -132,6 +135,9 @@ impl Repository {
                 Read::Good(Note { claim: NoteClaim::Damaged { chunk, pack }, .. }, ..) => {
                     all.damaged.insert((chunk, pack));
                 }
+                Read::Good(Note { claim: NoteClaim::Forgotten { session, commit, .. }, .. }, _, Role::Owner) => {
+                    all.forgotten.insert((session, commit));
+                }
                 // A writer could vouch for what it has planted itself.
                 Read::Good(Note { claim: NoteClaim::Verified { packs }, .. }, _, Role::Owner) => {
                     all.attested.extend(packs);
@@ -174,6 +180,7 @@ impl Repository {
 }
 
 enum Read<R> {
+    /// The record, the hash of its bytes and its signer's role.
     Good(R, ObjectId, Role),
     Bad,
     Gone,

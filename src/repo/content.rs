@@ -66,6 +66,7 @@ impl<'r> Reader<'r> {
         let mut commits = repo.load_commits(&mut catalog)?;
         let collections = repo.load_collections()?;
         commits.headers.retain(|session, _| !collections.void.contains(session));
+        repo.pin_commits(&commits);
         let mut faults = std::mem::take(&mut commits.faults);
         faults.extend(repo.import_segments(&mut catalog, commits.headers.values())?);
         let counting: Vec<bool> =

@@ -29,6 +29,23 @@ pub struct EpochKeys {
     private: Option<KemPrivate>,
 }
 
+/// What decides where content is cut and what it is called; the same in a repository's whole life.
+#[derive(Debug, Clone)]
+pub struct ContentKeys {
+    /// `K_id`.
+    pub(super) id_key: SecretKey,
+    /// `K_cdc`.
+    pub(super) chunker_key: SecretKey,
+}
+
+impl ContentKeys {
+    /// Keys that no other repository has.
+    pub(super) fn random(world: &World) -> Self {
+        let id_key = SecretKey::from_bytes(world.random());
+        Self { id_key, chunker_key: SecretKey::from_bytes(world.random()) }
+    }
+}
+
 /// Everything an unlocked credential can use.
 #[derive(Clone)]
 pub struct Keys {
@@ -104,6 +121,14 @@ impl Keys {
     /// The key of the chunker's gear table.
     pub fn chunker_key(&self) -> &SecretKey {
         &self.chunker_key
+    }
+
+    /// The keys by which another repository is made alike, for an owner.
+    pub fn content_keys(&self) -> Result<ContentKeys> {
+        match self.role {
+            Role::Owner => Ok(ContentKeys { id_key: self.id_key.clone(), chunker_key: self.chunker_key.clone() }),
+            Role::Writer => Err(not_an_owner()),
+        }
     }
 
     /// The epoch new sessions use.

@@ -62,7 +62,8 @@ impl Repository {
             }
             None => None,
         };
-        let added = statements.say(
+        let added = self.say(
+            &statements,
             self.access.heads(),
             Claim::CredentialAdded {
                 role,
@@ -73,7 +74,7 @@ impl Repository {
             },
         )?;
         if let Some((slot, hash)) = slot {
-            statements.say(&[added], Claim::SlotAdded { slot, hash, credential: member.id() })?;
+            self.say(&statements, &[added], Claim::SlotAdded { slot, hash, credential: member.id() })?;
         }
         Ok(KeyFile {
             role,
@@ -89,9 +90,10 @@ impl Repository {
         let own = self.keys.credential.id();
         let old: Vec<_> = self.access.slots().filter(|slot| slot.credential == own).map(|slot| slot.slot).collect();
         let (slot, hash) = put_slot(&*self.storage, &self.world, &self.config, &self.keys.credential, password, cost)?;
-        let mut seen = vec![statements.say(self.access.heads(), Claim::SlotAdded { slot, hash, credential: own })?];
+        let mut seen =
+            vec![self.say(&statements, self.access.heads(), Claim::SlotAdded { slot, hash, credential: own })?];
         for slot in old {
-            seen = vec![statements.say(&seen, Claim::SlotRemoved { slot })?];
+            seen = vec![self.say(&statements, &seen, Claim::SlotRemoved { slot })?];
         }
         Ok(())
     }
@@ -118,14 +120,22 @@ impl Repository {
         accepted.extend(self.access.heads());
         accepted.sort();
         accepted.dedup();
-        statements.say(self.access.heads(), Claim::CredentialRemoved { credential: *id, accepted })?;
+        self.say(&statements, self.access.heads(), Claim::CredentialRemoved { credential: *id, accepted })?;
         Ok(())
+    }
+
+    /// Makes a statement and remembers it.
+    fn say(&self, statements: &Statements<'_>, seen: &[ObjectId], claim: Claim) -> Result<ObjectId> {
+        let hash = statements.say(seen, claim)?;
+        self.pin_statement(hash, seen);
+        Ok(hash)
     }
 
     fn statements(&self) -> Result<Statements<'_>> {
         if self.keys.role != Role::Owner {
             return Err(not_an_owner());
         }
+        self.refuse_if_behind()?;
         Ok(Statements {
             storage: &*self.storage,
             config: &self.config,

@@ -2,7 +2,9 @@
 //!
 //! Exactly this module sees plain text, keys and storage at once. [`access`] works out who may
 //! do what, [`keys`] holds what an unlocked credential can use, [`open`] begins a repository or
-//! unlocks one, [`members`] adds and removes credentials, [`records`] reads and writes signed and
+//! unlocks one, [`members`] adds and removes credentials, [`recovery`] and [`kit`]
+//! put a key on paper, [`repair`] makes second copies count, [`pins`] remembers what was seen so that a
+//! storage that goes back is noticed, [`records`] reads and writes signed and
 //! sealed records. [`commits`] and [`collections`] say which sessions and packs count, [`session`]
 //! is one writer's passage from announcement to commit, [`pack_writer`] turns chunks into
 //! packs, [`tree`] cuts directories and lists into nodes, [`import`] brings the local catalog up to
@@ -22,12 +24,16 @@ pub mod commits;
 pub mod content;
 pub mod import;
 pub mod keys;
+pub mod kit;
 pub mod members;
 pub mod notes;
 pub mod open;
 pub mod pack_writer;
+pub mod pins;
 pub mod reader;
 pub mod records;
+pub mod recovery;
+pub mod repair;
 pub mod secret;
 pub mod session;
 pub mod snapshots;
@@ -53,6 +59,8 @@ pub struct Repository {
     pub keys: keys::Keys,
     /// Its directory under the cache directory, if there is one.
     cache: Option<PathBuf>,
+    /// What this machine has seen of it before.
+    watch: pins::Watch,
 }
 
 impl Repository {

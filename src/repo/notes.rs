@@ -26,6 +26,7 @@ impl Repository {
         if packs.is_empty() {
             return Ok(());
         }
+        self.refuse_if_behind()?;
         let mut seen = self.newest_notes()?;
         let packs: Vec<_> = packs.iter().copied().collect();
         for part in packs.chunks(PACKS_MAX) {

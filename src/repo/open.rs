@@ -7,7 +7,9 @@ use zeroize::Zeroizing;
 
 use super::Repository;
 use super::access::{AccessList, NO_EPOCH};
-use super::keys::{Keys, seal_grant};
+use super::commits::SNAPSHOTS;
+use super::keys::{ContentKeys, Keys, seal_grant};
+use super::pins::{Notices, Rollback, Watch};
 use super::secret::{KeyFile, Secret};
 use crate::chunk::cut::Parameters;
 use crate::crypto::credential::{self, Credential, SIGNATURE_ALGORITHM};
@@ -49,13 +51,23 @@ pub struct InitOptions {
     pub chunker: Parameters,
     /// The owner's name for `key list`.
     pub label: String,
+    /// Take these keys of another repository, cut with the same parameters, so that the same content
+    /// has the same ids in both.
+    pub like: Option<ContentKeys>,
 }
 
-/// Where a repository keeps what it knows locally; all of it may be deleted at any time.
+/// Where a repository keeps what it knows locally.
 #[derive(Debug, Clone, Default)]
 pub struct Local {
-    /// The cache directory; without one everything is read from the storage each time.
+    /// The cache directory, all of which may be deleted at any time; without one everything is
+    /// read from the storage each time.
     pub cache: Option<PathBuf>,
+    /// The state directory, for pins; without one nobody notices a storage that goes back.
+    pub state: Option<PathBuf>,
+    /// What to do about a storage that went back.
+    pub rollback: Rollback,
+    /// Takes what went wrong with either directory and stops nothing.
+    pub notices: Notices,
 }
 
 impl Repository {
@@ -81,6 +93,7 @@ impl Repository {
                 ));
             }
         }
+        refuse_over_a_lost_config(&*storage, what)?;
         let root = Credential::from_seed(SecretKey::from_bytes(world.random()));
         let config = Config {
             version: FORMAT_VERSION,
@@ -99,9 +112,10 @@ impl Repository {
         let access = Statements { storage: &*storage, config: &config, signer: &root, world: &world };
         let epoch = EpochId::from_bytes(world.random());
         let private = KemPrivate::from_seed(SecretKey::from_bytes(world.random()));
+        let content = options.like.clone().unwrap_or_else(|| ContentKeys::random(&world));
         let secrets = EpochSecrets {
-            id_key: world.random(),
-            chunker_key: world.random(),
+            id_key: *content.id_key.expose(),
+            chunker_key: *content.chunker_key.expose(),
             index_key: world.random(),
             psk: world.random(),
             private: Some(*private.seed().expose()),
@@ -146,8 +160,10 @@ impl Repository {
             root_verifying: config.root_verifying,
             seed: root.seed().clone(),
         });
+        let mut watch = Watch::begin(&*storage, &config, &local)?;
         let access = AccessList::load(&*storage, &config)?;
-        let repository = Self::with_credential(storage, world, config, access, Arc::new(root), local)?;
+        watch.look_at_access(&access);
+        let repository = Self::with_credential(storage, world, config, access, Arc::new(root), local, watch)?;
         Ok((repository, file))
     }
 
@@ -177,12 +193,26 @@ impl Repository {
             }
             _ => {}
         }
+        // Pins first: what is pinned after the storage was read could not be found in what was read.
+        let mut watch = Watch::begin(&*storage, &config, &local)?;
         let access = AccessList::load(&*storage, &config)?;
-        let credential = match secret {
-            Secret::KeyFile(file) => file.credential(),
-            Secret::Password(password) => unlock(&*storage, &config, &access, password)?,
+        watch.look_at_access(&access);
+        let is_behind = watch.is_behind();
+        let opened = match secret {
+            Secret::KeyFile(file) => Ok(file.credential()),
+            Secret::Words(seed) => Ok(Credential::from_seed(seed.clone())),
+            Secret::Password(password) => unlock(&*storage, &config, &access, password),
         };
-        Self::with_credential(storage, world, config, access, Arc::new(credential), local)
+        opened
+            .and_then(|credential| {
+                Self::with_credential(storage, world, config, access, Arc::new(credential), local, watch)
+            })
+            .map_err(|error| match is_behind {
+                true => {
+                    error.hint("the storage is older than what was seen before: what opens it now may not be in it")
+                }
+                false => error,
+            })
     }
 
     fn with_credential(
@@ -192,18 +222,36 @@ impl Repository {
         access: AccessList,
         credential: Arc<Credential>,
         local: Local,
+        watch: Watch,
     ) -> Result<Self> {
         let keys = Keys::open(config.repo, credential, &access)?;
         let cache = local.cache.map(|cache| cache_directory(&cache, &config.repo, &storage.place()));
-        Ok(Self { storage, world, config, access, keys, cache })
+        let mut repository = Self { storage, world, config, access, keys, cache, watch };
+        repository.look_at_pins()?;
+        Ok(repository)
     }
 }
 
 /// Where a repository at a place has its cache: per repository *and* place, because a mirror
 /// has the same id and may lag behind.
-fn cache_directory(cache: &Path, repo: &RepoId, place: &str) -> PathBuf {
+pub(super) fn cache_directory(cache: &Path, repo: &RepoId, place: &str) -> PathBuf {
     let place = crate::id::hex(&blake3::hash(place.as_bytes()).as_bytes()[..8]);
     cache.join(repo.to_string()).join(place)
+}
+
+/// A second copy of `config` alone may be what an interrupted attempt left; with snapshots beside it, it
+/// is all that is left of a repository, and would be written over.
+fn refuse_over_a_lost_config(storage: &dyn Storage, what: impl Fn() -> &'static str) -> Result<()> {
+    match storage.stat(&format!("{COPIES}{CONFIG}")) {
+        Err(error) if error.kind() == storage::ErrorKind::NotFound => return Ok(()),
+        result => result.context(&what)?,
+    };
+    if storage.list(SNAPSHOTS).context(&what)?.is_empty() {
+        return Ok(());
+    }
+    let place = storage.place();
+    let found = format!("{}: there is one at `{place}` that has lost its `config`", what());
+    Err(Error::new(Kind::Refused, found).hint("to put it back, run `esker repair config` with the same --repo"))
 }
 
 /// Reads and checks `config`, or its second copy when it is damaged or lost.
@@ -212,12 +260,14 @@ pub fn load_config(storage: &dyn Storage) -> Result<Config> {
         Err(error) if error.kind() == Kind::Damaged || error.storage_kind() == Some(storage::ErrorKind::NotFound) => {
             match read_config(storage, &format!("{COPIES}{CONFIG}")) {
                 Ok(config) if error.kind() == Kind::Damaged => Ok(config),
-                Err(_) if error.kind() == Kind::Damaged => Err(error),
+                Err(_) if error.kind() == Kind::Damaged => {
+                    Err(error.hint("to put it back from a recovery kit, run `esker repair config --from KIT`"))
+                }
                 copy => {
                     let none = format!("there is no repository at `{}`", storage.place());
                     // A copy without the original is an interrupted `init`, or all that is left.
                     Err(Error::new(Kind::NoRepository, none).because(error).hint(match copy {
-                        Ok(_) => "if there was one, its `config` is lost: put `copies/config` in its place",
+                        Ok(_) => "if there was one, its `config` is lost: to put it back, run `esker repair config`",
                         Err(_) => "to make one, run `esker init` with the same --repo",
                     }))
                 }
@@ -229,9 +279,13 @@ pub fn load_config(storage: &dyn Storage) -> Result<Config> {
 
 /// Reads and checks `config`, or its second copy under that name.
 pub(crate) fn read_config(storage: &dyn Storage, name: &str) -> Result<Config> {
+    parse_config(name, &storage.get(name).context(|| format!("cannot read `{name}`"))?)
+}
+
+/// Checks the stored bytes of a `config` that was found under this name.
+pub(super) fn parse_config(name: &str, stored: &[u8]) -> Result<Config> {
     let what = || format!("cannot read `{name}`");
-    let stored = storage.get(name).context(what)?;
-    let record = SignedRecord::decode(RecordKind::Config, &stored).context(what)?;
+    let record = SignedRecord::decode(RecordKind::Config, stored).context(what)?;
     let config: Config = cbor::decode(record.body).context(what)?;
     // The signature is by the key inside: it finds damage; that it is the right key is what key
     // files and the associated data of slots say.
@@ -323,22 +377,38 @@ fn kdf_failed(error: KdfError, what: &str) -> Error {
 
 /// Tries a password on every slot the access list knows.
 fn unlock(storage: &dyn Storage, config: &Config, access: &AccessList, password: &str) -> Result<Credential> {
-    let mut unusable = None;
+    let mut unusable = Vec::new();
+    let mut refused = 0;
     for entry in access.slots() {
         match try_slot(storage, config, entry.slot, entry.hash, password) {
             Ok(Some(credential)) if credential.id() == entry.credential => return Ok(credential),
-            Ok(_) => {}
-            Err(error) => unusable = Some(error),
+            Ok(_) => refused += 1,
+            Err(error) => unusable.push(error),
         }
     }
     let place = storage.place();
-    Err(match unusable {
-        Some(error) => Error::new(error.kind(), format!("cannot unlock the repository at `{place}`")).because(error),
-        None if access.slots().next().is_none() => {
-            Error::new(Kind::WrongKey, format!("no password opens the repository at `{place}`: it has key files only"))
-                .hint("give the key file: `--key-file FILE`")
+    let slots = unusable.len() + refused;
+    Err(match unusable.into_iter().next() {
+        // The password may be right, and the slot it opens the one that is damaged.
+        Some(error) => {
+            let lost = slots - refused;
+            let what = match refused {
+                0 => format!("cannot unlock the repository at `{place}`: {lost} of {slots} password slots are lost"),
+                _ => format!(
+                    "cannot unlock the repository at `{place}`: the password is not that of {refused} of {slots} slots, \
+                     and {lost} cannot be read"
+                ),
+            };
+            let hint =
+                "to put lost slots back, run `esker repair config`, with `--from KIT` if you have a recovery kit";
+            Error::new(error.kind(), what).because(error).hint(hint)
         }
-        None => Error::new(Kind::WrongKey, format!("wrong password for the repository at `{place}`")),
+        None if slots == 0 => {
+            Error::new(Kind::WrongKey, format!("no password opens the repository at `{place}`: it has key files only"))
+                .hint("give the key file or the recovery sheet: `--key-file FILE`")
+        }
+        None => Error::new(Kind::WrongKey, format!("wrong password for the repository at `{place}`"))
+            .hint("with a recovery sheet, set a new one: `esker key recover`"),
     })
 }
 

@@ -16,8 +16,10 @@ use crate::id::{CredentialId, RepoId, hex, unhex};
 pub enum Secret {
     /// A password that opens one of the slots.
     Password(Zeroizing<String>),
-    /// A key file.
+    /// A key file, or a recovery sheet, which says the same.
     KeyFile(KeyFile),
+    /// The seed that recovery words stand for, without anything that tells a false `config`.
+    Words(SecretKey),
 }
 
 impl Secret {
@@ -32,6 +34,7 @@ impl fmt::Debug for Secret {
         match self {
             Self::Password(_) => f.write_str("Password(…)"),
             Self::KeyFile(file) => write!(f, "{file:?}"),
+            Self::Words(_) => f.write_str("Words(…)"),
         }
     }
 }

@@ -81,6 +81,7 @@ impl std::fmt::Debug for Session<'_> {
 impl<'r> Session<'r> {
     /// Announces a session, then looks at what may be relied on (W1 to W3).
     pub fn begin(repo: &'r Repository) -> Result<Self> {
+        repo.refuse_if_behind()?;
         let id = SessionId::from_bytes(repo.world.random());
         let secret = SecretKey::from_bytes(repo.world.random());
         let envelope = repo.keys.seal_session_secret(&repo.world, &id, &secret)?;
@@ -99,6 +100,7 @@ impl<'r> Session<'r> {
     /// Goes on with a session that this machine announced and that was stopped before it could
     /// commit. To everyone else it has only been slow: W8 tells whether it may still commit.
     pub fn resume(repo: &'r Repository, id: SessionId, secret: SecretKey, envelope: Vec<u8>) -> Result<Self> {
+        repo.refuse_if_behind()?;
         Self::look(repo, id, secret, envelope)
     }
 
@@ -114,6 +116,7 @@ impl<'r> Session<'r> {
         // there, so whoever missed the flag sees the sweep.
         collections.add(repo.load_collections()?);
         commits.headers.retain(|session, _| !collections.void.contains(session));
+        repo.pin_commits(&commits);
         // A flagged session is usable only once every collection that flagged it has published
         // a sweep, and none of them says void (those are gone already).
         let resolved = |session: &SessionId| {
@@ -279,7 +282,7 @@ impl<'r> Session<'r> {
             kind,
             time_secs: repo.world.now().secs,
             sequence,
-            previous,
+            previous: previous.clone(),
             envelope: self.envelope.clone(),
             segments,
             inline_segment,
@@ -288,12 +291,16 @@ impl<'r> Session<'r> {
             extra: Extra::default(),
         };
         // W7: commit.
-        repo.put_named_record(RecordKind::Commit, &name, &cbor::encode(&commit))?;
+        let hash = repo.put_named_record(RecordKind::Commit, &name, &cbor::encode(&commit))?;
         repo.storage.barrier().context(what)?;
         // W8: only then look for flags, then at all sweeps.
         let flagged = repo.load_flags(&format!("{FLAGS}{}/", self.id))?.contains_key(&self.id);
         let void = repo.load_collections()?.void.contains(&self.id);
-        Ok(if flagged || void { Outcome::Flagged } else { Outcome::Made })
+        if flagged || void {
+            return Ok(Outcome::Flagged);
+        }
+        repo.pin_commit(self.id, hash, &previous);
+        Ok(Outcome::Made)
     }
 
     fn seal_snapshot(&self, snapshot: &Snapshot) -> Vec<u8> {

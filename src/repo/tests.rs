@@ -31,6 +31,7 @@ fn repository() -> (Memory, Repository) {
         kdf: KdfCost::FLOOR,
         chunker: Parameters::with_average(4096),
         label: "owner".into(),
+        like: None,
     };
     let (repo, _) = Repository::init(Arc::new(memory.clone()), World::seeded(1), &options, Local::default()).unwrap();
     (memory, repo)

@@ -31,6 +31,8 @@ pub(crate) struct Machine {
     pub(crate) piped: Vec<u8>,
     /// Whether a signal comes as soon as work has begun.
     pub(crate) interrupted: bool,
+    /// Whether results are seen on a terminal.
+    pub(crate) stdout_is_terminal: bool,
 }
 
 impl Machine {
@@ -47,6 +49,7 @@ impl Machine {
             ("ESKER_KEY_FILE", "key".into()),
             ("ESKER_PROGRESS", "never".into()),
             ("ESKER_CACHE_DIR", dir.path().join("cache").into_os_string()),
+            ("ESKER_STATE_DIR", dir.path().join("state").into_os_string()),
             ("TMPDIR", dir.path().as_os_str().to_owned()),
             ("PATH", std::env::var_os("PATH").unwrap_or_default()),
         ];
@@ -58,6 +61,7 @@ impl Machine {
             prompts: Arc::default(),
             piped: Vec::new(),
             interrupted: false,
+            stdout_is_terminal: false,
             dir,
         }
     }
@@ -124,7 +128,7 @@ impl Machine {
             stdin: Box::new(io::Cursor::new(self.piped.clone())),
             stdout: Box::new(stdout.clone()),
             stderr: Box::new(stderr.clone()),
-            stdout_is_terminal: false,
+            stdout_is_terminal: self.stdout_is_terminal,
             stderr_is_terminal: false,
             prompt: self.typed.clone().map(|typed| -> esker::cli::Prompt {
                 let prompts = self.prompts.clone();

@@ -40,6 +40,7 @@ pub(crate) fn init_options() -> InitOptions {
         kdf: KdfCost::FLOOR,
         chunker: Parameters::with_average(16 << 10),
         label: "owner".into(),
+        like: None,
     }
 }
 
@@ -72,7 +73,7 @@ impl Scene {
 
     fn with(storage: Arc<dyn Storage>, world: World, dir: tempfile::TempDir, source: PathBuf) -> Self {
         let cache = dir.path().join("cache");
-        let local = Local { cache: Some(cache.clone()) };
+        let local = Local { cache: Some(cache.clone()), ..Local::default() };
         let (_, key) = Repository::init(storage.clone(), world.clone(), &init_options(), local).unwrap();
         let packs = PackSettings { frames_in_work: 8, ..PackSettings::default() };
         Self {
@@ -150,7 +151,7 @@ impl Scene {
     }
 
     pub(crate) fn try_open(&self) -> Result<Repository> {
-        let local = Local { cache: Some(self.cache.clone()) };
+        let local = Local { cache: Some(self.cache.clone()), ..Local::default() };
         Repository::open(self.storage.clone(), self.world.clone(), &Secret::KeyFile(self.key.clone()), local)
     }
 

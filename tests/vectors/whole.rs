@@ -70,6 +70,7 @@ fn make_repository(at: &Path, key: &Path) {
         kdf: KdfCost::FLOOR,
         chunker: Parameters::with_average(16 << 10),
         label: "owner".into(),
+        like: None,
     };
     let (repo, file) = Repository::init(storage, World::seeded(1), &options, Local::default()).unwrap();
     fs::write(key, file.unwrap().to_text().as_bytes()).unwrap();

@@ -12,7 +12,7 @@
 //! | [`monitor`] | progress and problems |
 //! | [`repo`] | a repository: access, sessions, packs, snapshots |
 //! | [`source`] | reading a file system |
-//! | [`backup`], [`restore`], [`check`], [`dump`], [`ls`] | one verb each |
+//! | [`backup`], [`restore`], [`check`], [`dump`], [`ls`], [`stats`] | one verb each |
 //! | [`cli`] | the command line |
 //! | [`fuzzing`] | doors for the targets of `fuzz/`, no part of the API |
 
@@ -34,5 +34,6 @@ pub mod path;
 pub mod repo;
 pub mod restore;
 pub mod source;
+pub mod stats;
 pub mod storage;
 pub mod world;

@@ -464,7 +464,8 @@ fn no_repository_is_made_over_one_that_has_lost_its_config() {
     let mut content = machine.memory.snapshot();
     content.remove("config").unwrap();
     machine.memory.restore(content);
-    fs::rename(machine.path("key"), machine.path("old-key")).unwrap();
+    fs::copy(machine.path("key"), machine.path("old-key")).unwrap();
+    fs::remove_file(machine.path("key")).unwrap();
     let refused = machine.esker(["backup", "files", "--init"]).fails(6);
     assert!(refused.err().contains("esker repair config"), "{refused}");
     assert!(!machine.path("key").exists());

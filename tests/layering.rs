@@ -16,7 +16,7 @@ const LAYERS: &[&[&str]] = &[
     &["monitor"],
     &["repo"],
     &["source"],
-    &["backup", "restore", "check", "dump", "ls"],
+    &["backup", "restore", "check", "dump", "ls", "stats"],
     &["cli"],
     &["fuzzing"],
 ];

@@ -11,9 +11,11 @@ use jiff::tz::TimeZone;
 use serde_json::json;
 
 use super::args::{Cli, Global, Verb};
+use super::config::{self, OptionValue};
 use super::console::{Console, Progress, Style, Work};
 use super::fail::{Fail, Result, usage};
 use super::out::Out;
+use super::trace::Traced;
 use super::{Context, OnInterrupt, Prompt, text};
 use crate::error::{Error, Kind};
 use crate::monitor::Severity;
@@ -22,6 +24,7 @@ use crate::repo::Repository;
 use crate::repo::content::Reader;
 use crate::repo::open::Local;
 use crate::repo::pins::{Notices, Rollback};
+use crate::storage::Storage;
 use crate::storage::memory::Memory;
 use crate::world::{Time, World};
 
@@ -38,6 +41,8 @@ pub(super) struct App {
     pub(super) memory: Option<Memory>,
     stdin: Mutex<Option<Box<dyn Read + Send>>>,
     pub(super) global: Global,
+    /// Options of the configured repository's storage, by name.
+    pub(super) options: Vec<(String, OptionValue)>,
     pub(super) out: Out,
     pub(super) console: Arc<Console>,
     notices: Notices,
@@ -46,22 +51,23 @@ pub(super) struct App {
 
 /// Runs a command and gives its exit code.
 pub(super) fn run(args: Vec<OsString>, context: Context) -> u8 {
-    let wants_json = args.iter().any(|arg| arg == "--json");
-    let cli = match Cli::try_parse_from(&args) {
+    let is_json = |args: &[OsString]| args.iter().any(|arg| arg == "--json");
+    let wants_json = is_json(&args);
+    let added = match config::add(args, &context.env, &context.cwd) {
+        Ok(added) => added,
+        Err(error) => return stop(error.into(), wants_json, context),
+    };
+    let cli = match Cli::try_parse_from(&added.args) {
         Ok(cli) => cli,
-        Err(error) => return not_understood(&error, wants_json, context),
+        Err(error) => return not_understood(&error, is_json(&added.args), added.by.as_deref(), context),
     };
-    let Context { stdout, stderr, stderr_is_terminal, env, .. } = context;
     let global = cli.global;
-    let progress = match env.get(OsStr::new("ESKER_PROGRESS")).and_then(|value| value.to_str()) {
-        _ if global.quiet => Progress::Off,
-        Some("never") => Progress::Off,
-        _ if global.json => Progress::Json,
-        _ if stderr_is_terminal => Progress::Bar,
-        Some("always") => Progress::Lines,
-        _ => Progress::Off,
+    let progress = match progress(&global, &context) {
+        Ok(progress) => progress,
+        Err(error) => return stop(error.into(), global.json, context),
     };
-    let style = Style { progress, json: global.json, quiet: global.quiet, verbose: global.verbose };
+    let Context { stdout, stderr, env, .. } = context;
+    let style = Style { progress, json: global.json, quiet: global.quiet, verbose: global.verbose > 0 };
     let mut app = App {
         world: context.world,
         env,
@@ -74,11 +80,13 @@ pub(super) fn run(args: Vec<OsString>, context: Context) -> u8 {
         memory: context.memory,
         stdin: Mutex::new(Some(context.stdin)),
         global,
+        options: added.options,
         out: Out::new(stdout),
         console: Console::new(stderr, style),
         notices: Notices::default(),
         on_interrupt: context.on_interrupt,
     };
+    added.warnings.iter().for_each(|warning| app.console.remark(Severity::Warning, warning));
     let done = app.dispatch(&cli.verb).and_then(|()| app.out.flush());
     app.tell_notices();
     match done {
@@ -86,15 +94,41 @@ pub(super) fn run(args: Vec<OsString>, context: Context) -> u8 {
         Err(fail) => {
             // What was found out before it failed still counts.
             let _ = app.out.flush();
-            app.report(fail)
+            report(&app.console, app.global.json, fail)
         }
     }
 }
 
+/// How progress is to be shown.
+fn progress(global: &Global, context: &Context) -> Result<Progress, Error> {
+    let wanted = context.env.get(OsStr::new("ESKER_PROGRESS")).map(OsString::as_os_str).unwrap_or_default();
+    Ok(match wanted.to_str() {
+        Some("auto" | "always" | "never" | "") if global.quiet => Progress::Off,
+        Some("never") => Progress::Off,
+        Some("auto" | "always" | "") if global.json => Progress::Json,
+        Some("auto" | "always" | "") if context.stderr_is_terminal => Progress::Bar,
+        Some("always") => Progress::Lines,
+        Some("auto" | "") => Progress::Off,
+        _ => {
+            let what = format!("ESKER_PROGRESS is `{}`", wanted.to_string_lossy());
+            return Err(usage(what).hint("set it to auto, always or never"));
+        }
+    })
+}
+
+/// Ends before there is a command to run.
+fn stop(fail: Fail, json: bool, context: Context) -> u8 {
+    let style = Style { progress: Progress::Off, json, quiet: false, verbose: false };
+    report(&Console::new(context.stderr, style), json, fail)
+}
+
 /// Tells of a command line that makes no sense, or gives the help that was asked for.
-fn not_understood(error: &clap::Error, json: bool, mut context: Context) -> u8 {
+fn not_understood(error: &clap::Error, json: bool, configured: Option<&str>, mut context: Context) -> u8 {
     let code = u8::try_from(error.exit_code()).unwrap_or(2);
-    let text = error.render().to_string();
+    let mut text = error.render().to_string();
+    if let Some(by) = configured.filter(|_| error.use_stderr()) {
+        text.push_str(&format!("\nnote: {} adds to what was typed\n", text::plain(by)));
+    }
     // Nobody is left to tell when this fails.
     let _ = match (error.use_stderr(), json) {
         (false, _) => write!(context.stdout, "{text}").and_then(|()| context.stdout.flush()),
@@ -123,34 +157,31 @@ impl App {
             Verb::Key(args) => super::key::run(self, args),
             Verb::Repair(args) => super::repair::run(self, args),
             Verb::Demo(args) => super::demo::run(self, args),
+            Verb::Stats(args) => super::stats::run(self, args),
+            Verb::Cache(args) => super::cache::run(self, args),
+            Verb::Config(args) => super::config::run(self, args),
             Verb::Completions(args) => super::about::completions(self, args),
+            Verb::Man(args) => super::about::man(self, args),
             Verb::Version => super::about::version(self),
         }
-    }
-
-    /// Tells why the command failed; gives the exit code.
-    fn report(&self, fail: Fail) -> u8 {
-        let code = fail.code();
-        let error = match fail {
-            Fail::Error(error) | Fail::Code(_, error) => error,
-            Fail::Output(error) if error.kind() == io::ErrorKind::BrokenPipe => return code,
-            Fail::Output(error) => Error::new(Kind::Failed, "the result was not written").because(error),
-        };
-        if self.global.json {
-            let mut line = json!({ "message_type": "exit_error", "code": code, "message": error.with_causes() });
-            if let Some(hint) = error.hint_text() {
-                line["hint"] = json!(hint);
-            }
-            self.console.print(&line.to_string());
-        } else {
-            self.console.print(&shape(&error));
-        }
-        code
     }
 
     /// A variable of the environment that is set and not empty.
     pub(super) fn var(&self, name: &str) -> Option<&OsStr> {
         self.env.get(OsStr::new(name)).map(OsString::as_os_str).filter(|value| !value.is_empty())
+    }
+
+    /// Whether `-v` was given.
+    pub(super) fn verbose(&self) -> bool {
+        self.global.verbose > 0
+    }
+
+    /// The storage as commands use it: at `-vv` with each of its calls told.
+    pub(super) fn traced(&self, storage: Arc<dyn Storage>) -> Arc<dyn Storage> {
+        if self.global.verbose < 2 {
+            return storage;
+        }
+        Arc::new(Traced::new(storage, self.console.clone()))
     }
 
     /// A path as it was typed, made absolute.
@@ -176,30 +207,37 @@ impl App {
     /// slower, and nobody notices a storage that goes back.
     pub(super) fn local(&self) -> Local {
         let rollback = if self.global.accept_rollback { Rollback::Accept } else { Rollback::Refuse };
-        let cache = self.place_for("CACHE", self.global.cache_dir.as_deref(), ".cache", "all is read again");
-        let state = self.place_for("STATE", self.global.state_dir.as_deref(), ".local/state", "nothing is remembered");
+        let cache = self.cache_place().filter(|_| !self.global.no_cache);
+        let cache = cache.and_then(|path| self.made(&path, "cache", "all is read again"));
+        let state =
+            self.local_place(self.global.state_dir.as_deref(), "ESKER_STATE_DIR", "XDG_STATE_HOME", ".local/state");
+        let state = state.and_then(|path| self.made(&path, "state", "nothing is remembered"));
         Local { cache, state, rollback, notices: self.notices.clone() }
     }
 
-    /// A directory by its flag, `ESKER_…_DIR`, `XDG_…_HOME` or the place that goes by custom.
-    fn place_for(&self, what: &str, given: Option<&Path>, custom: &str, without: &str) -> Option<PathBuf> {
-        if what == "CACHE" && self.global.no_cache {
-            return None;
+    /// Where local copies go.
+    pub(super) fn cache_place(&self) -> Option<PathBuf> {
+        self.local_place(self.global.cache_dir.as_deref(), "ESKER_CACHE_DIR", "XDG_CACHE_HOME", ".cache")
+    }
+
+    /// A directory of this user's for this program: as typed, as the environment has it, or as is usual.
+    pub(super) fn local_place(&self, typed: Option<&Path>, own: &str, base: &str, usual: &str) -> Option<PathBuf> {
+        if let Some(given) = typed.or_else(|| self.var(own).map(Path::new)) {
+            return Some(self.path(given));
         }
-        let base = |name: &str| self.var(name).map(PathBuf::from).filter(|path| path.is_absolute());
-        let usual = || {
-            let base = base(&format!("XDG_{what}_HOME")).or_else(|| base("HOME").map(|home| home.join(custom)));
-            base.map(|base| base.join("esker"))
-        };
-        let given = given.map(Path::to_owned).or_else(|| self.var(&format!("ESKER_{what}_DIR")).map(PathBuf::from));
-        let path = given.map(|path| self.path(&path)).or_else(usual)?;
+        let absolute = |name: &str| self.var(name).map(PathBuf::from).filter(|path| path.is_absolute());
+        let base = absolute(base).or_else(|| absolute("HOME").map(|home| home.join(usual)));
+        base.map(|base| base.join("esker"))
+    }
+
+    /// Makes a directory if need be.
+    fn made(&self, path: &Path, what: &str, without: &str) -> Option<PathBuf> {
         let made = std::os::unix::fs::DirBuilderExt::mode(std::fs::DirBuilder::new().recursive(true), 0o700)
-            .create(&path)
+            .create(path)
             .and_then(|()| path.canonicalize());
         match made {
             Ok(path) => Some(path),
             Err(error) => {
-                let what = what.to_lowercase();
                 let message = format!("there is no {what} directory, {without}: `{}`: {error}", path.display());
                 self.console.remark(Severity::Warning, &message);
                 None
@@ -270,6 +308,26 @@ impl App {
     pub(super) fn label(&self) -> String {
         format!("{}@{}", self.user, self.host)
     }
+}
+
+/// Tells why the command failed; gives the exit code.
+fn report(console: &Console, json: bool, fail: Fail) -> u8 {
+    let code = fail.code();
+    let error = match fail {
+        Fail::Error(error) | Fail::Code(_, error) => error,
+        Fail::Output(error) if error.kind() == io::ErrorKind::BrokenPipe => return code,
+        Fail::Output(error) => Error::new(Kind::Failed, "the result was not written").because(error),
+    };
+    if json {
+        let mut line = json!({ "message_type": "exit_error", "code": code, "message": error.with_causes() });
+        if let Some(hint) = error.hint_text() {
+            line["hint"] = json!(hint);
+        }
+        console.print(&line.to_string());
+    } else {
+        console.print(&shape(&error));
+    }
+    code
 }
 
 /// `error:`, `Caused by:` and `hint:`.

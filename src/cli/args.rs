@@ -1,4 +1,8 @@
-//! What can be typed: the one definition that parsing, `--help` and completions come from.
+//! What can be typed: the one definition that parsing, `--help`, completions, manual pages and the
+//! keys of a configuration come from.
+//!
+//! Where the help of a flag names a variable `ESKER_…`, that variable stands for the flag: it is
+//! named nowhere else, and what is configured for the flag stands back for it.
 
 use std::ffi::OsString;
 use std::path::PathBuf;
@@ -17,7 +21,7 @@ use crate::chunk::compress::Level;
     max_term_width = 110,
     disable_help_subcommand = true,
     arg_required_else_help = true,
-    after_help = "Flags win over the environment. New here? Run `esker demo`."
+    after_help = "Flags win over the environment, which wins over the configuration. New here? Run `esker demo`."
 )]
 pub(super) struct Cli {
     #[command(flatten)]
@@ -53,9 +57,15 @@ pub(super) struct Global {
     /// No progress and no summary
     #[arg(short, long, global = true, help_heading = GLOBAL, conflicts_with = "verbose")]
     pub(super) quiet: bool,
-    /// Name everything that was left out or skipped
-    #[arg(short, long, global = true, help_heading = GLOBAL)]
-    pub(super) verbose: bool,
+    /// Name everything that was left out or skipped; twice: every call of the storage, too
+    #[arg(short, long, global = true, help_heading = GLOBAL, action = clap::ArgAction::Count)]
+    pub(super) verbose: u8,
+    /// Take settings from this file [env: ESKER_CONFIG] [default: ~/.config/esker/esker.toml or, without it, /etc/esker/esker.toml]
+    #[arg(long, global = true, value_name = "FILE", help_heading = GLOBAL)]
+    pub(super) config: Option<PathBuf>,
+    /// Use this profile of the configuration [default: the one named `default`]
+    #[arg(short = 'P', long, global = true, value_name = "NAME", help_heading = GLOBAL)]
+    pub(super) profile: Option<String>,
     /// Where to keep what may be deleted [env: ESKER_CACHE_DIR] [default: $XDG_CACHE_HOME/esker]
     #[arg(long, global = true, value_name = "DIR", help_heading = GLOBAL)]
     pub(super) cache_dir: Option<PathBuf>,
@@ -90,15 +100,23 @@ pub(super) enum Verb {
     Dump(DumpArgs),
     /// Find out whether everything is there and undamaged
     Check(CheckArgs),
+    /// Count what the repository holds, or what snapshots do, and what that takes
+    Stats(StatsArgs),
     /// List, add, remove and recover the passwords and key files that open the repository
     Key(KeyArgs),
     /// Put back what is lost or damaged, from what is there
     Repair(RepairArgs),
     /// Try everything out on a copy of your files, in a temporary directory
     Demo(DemoArgs),
+    /// List and clear what is kept locally of repositories
+    Cache(CacheArgs),
+    /// Check the configuration, or show what comes of it
+    Config(ConfigArgs),
     /// Print the completions of a shell
     Completions(CompletionsArgs),
-    /// Print which program this is
+    /// Write the manual pages, one for each command
+    Man(ManArgs),
+    /// Print the version of the program and of the repositories it makes
     Version,
 }
 
@@ -257,10 +275,10 @@ pub(super) struct BackupArgs {
 
 #[derive(Debug, Clone, Default, clap::Args)]
 pub(super) struct FilterArgs {
-    /// Only snapshots of this machine, or repeat for any of several
+    /// Only snapshots of this machine; repeat for any of several
     #[arg(long, help_heading = "Which snapshots")]
     pub(super) host: Vec<String>,
-    /// Only snapshots with these tags
+    /// Only snapshots with all of these tags
     #[arg(long, value_delimiter = ',', help_heading = "Which snapshots")]
     pub(super) tag: Vec<String>,
     /// Only snapshots of this path
@@ -411,6 +429,42 @@ pub(super) struct CheckArgs {
 }
 
 #[derive(Debug, clap::Args)]
+pub(super) struct StatsArgs {
+    /// Count one snapshot, or what is below PATH in it [default: everything, or what the filters leave]
+    #[arg(value_name = "SNAPSHOT[:PATH]")]
+    pub(super) snapshot: Option<OsString>,
+    #[command(flatten)]
+    pub(super) filter: FilterArgs,
+}
+
+#[derive(Debug, clap::Args)]
+pub(super) struct CacheArgs {
+    #[command(subcommand)]
+    pub(super) verb: CacheVerb,
+}
+
+#[derive(Debug, Subcommand)]
+pub(super) enum CacheVerb {
+    /// List the repositories of which something is kept here
+    List,
+    /// Remove what is kept; a next command reads it from the repository again
+    Clear {
+        /// Of the repository whose id begins so
+        #[arg(long, value_name = "ID", required_unless_present = "all", conflicts_with = "all")]
+        repository: Option<String>,
+        /// Of all repositories
+        #[arg(long)]
+        all: bool,
+    },
+    /// Remove what no command has used for some time
+    Prune {
+        /// Keep what was used in the last so many days, hours or weeks: `30d`, `12h`, `2w`
+        #[arg(long, value_name = "TIME", default_value = "30d", value_parser = super::time::parse_age)]
+        max_age: u64,
+    },
+}
+
+#[derive(Debug, clap::Args)]
 pub(super) struct KeyArgs {
     #[command(subcommand)]
     pub(super) verb: KeyVerb,
@@ -482,9 +536,30 @@ pub(super) struct DemoArgs {
 }
 
 #[derive(Debug, clap::Args)]
+pub(super) struct ConfigArgs {
+    #[command(subcommand)]
+    pub(super) verb: ConfigVerb,
+}
+
+#[derive(Debug, Clone, Copy, Subcommand)]
+pub(super) enum ConfigVerb {
+    /// Say what is wrong with the configuration, by line and column
+    Check,
+    /// Show what a profile comes to, secrets masked, and where each setting stands
+    Show,
+}
+
+#[derive(Debug, clap::Args)]
 pub(super) struct CompletionsArgs {
     /// Which shell
     pub(super) shell: clap_complete::Shell,
+}
+
+#[derive(Debug, clap::Args)]
+pub(super) struct ManArgs {
+    /// The directory to write them to; it is made if need be
+    #[arg(value_name = "DIR")]
+    pub(super) dir: PathBuf,
 }
 
 fn parse_average(text: &str) -> Result<u32, String> {

@@ -112,7 +112,7 @@ fn tell_fault(app: &App, fault: &Fault) -> Result<()> {
 }
 
 fn tell(app: &App, report: &Report, read_data: ReadData, took: std::time::Duration) -> Result<()> {
-    for note in report.notes.iter().filter(|_| app.global.verbose) {
+    for note in report.notes.iter().filter(|_| app.verbose()) {
         app.say(&format!("note: {}", text::plain(note)))?;
     }
     let found = match report.faults.len() {
@@ -133,7 +133,7 @@ fn tell(app: &App, report: &Report, read_data: ReadData, took: std::time::Durati
             _ => format!("{} in {}", text::bytes(report.bytes_read), text::count(report.packs_read, "pack", "packs")),
         },
     ]);
-    if !report.notes.is_empty() && !app.global.verbose {
+    if !report.notes.is_empty() && !app.verbose() {
         table.row(["  notes".into(), format!("{}; add -v to see them", report.notes.len())]);
     }
     app.say(&table.lines().join("\n"))

@@ -6,7 +6,8 @@
 //! all verbs share, [`console`] shows progress and problems, [`out`] takes results, [`text`] and
 //! [`time`] put numbers and moments into words, [`unlock`] finds the password or key file,
 //! [`place`] the storage, [`choose`] the snapshot that is meant, [`inputs`] what is backed up,
-//! [`safety`] what a restore would lose.
+//! [`safety`] what a restore would lose, [`config`] adds what is configured, [`trace`] tells what is
+//! asked of the storage.
 
 use std::collections::BTreeMap;
 use std::ffi::OsString;
@@ -22,8 +23,10 @@ mod about;
 mod app;
 mod args;
 mod backup;
+mod cache;
 mod check;
 mod choose;
+mod config;
 mod console;
 mod demo;
 mod dump;
@@ -39,8 +42,10 @@ mod repair;
 mod restore;
 mod safety;
 mod snapshots;
+mod stats;
 mod text;
 mod time;
+mod trace;
 mod unlock;
 
 /// Asks for a secret on the terminal without showing it, with this prompt.

@@ -31,6 +31,9 @@ fn given(app: &App) -> Result<&OsStr> {
 }
 
 fn place(app: &App, given: &OsStr) -> Result<Place> {
+    if let Some((name, _)) = super::unlock::options(app)?.first() {
+        return Err(usage(format!("a local repository has no option `{name}`")).into());
+    }
     let bytes = given.as_bytes();
     if let Some(path) = bytes.strip_prefix(b"file://") {
         return Ok(Place::Directory(app.cwd.join(OsStr::from_bytes(path))));
@@ -58,6 +61,10 @@ pub(super) fn open(app: &App) -> Result<Arc<dyn Storage>> {
 
 /// The storage of another repository that should be there.
 pub(super) fn open_at(app: &App, given: &OsStr) -> Result<Arc<dyn Storage>> {
+    Ok(app.traced(opened(app, given)?))
+}
+
+fn opened(app: &App, given: &OsStr) -> Result<Arc<dyn Storage>> {
     match (place(app, given)?, &app.memory) {
         (Place::Memory, Some(memory)) => Ok(Arc::new(memory.clone())),
         (Place::Memory, None) => Err(usage("`memory:` is for tests").into()),
@@ -77,6 +84,10 @@ pub(super) fn open_at(app: &App, given: &OsStr) -> Result<Arc<dyn Storage>> {
 
 /// The storage of a repository that is to be made.
 pub(super) fn create(app: &App) -> Result<Arc<dyn Storage>> {
+    Ok(app.traced(created(app)?))
+}
+
+fn created(app: &App) -> Result<Arc<dyn Storage>> {
     match (place(app, given(app)?)?, &app.memory) {
         (Place::Directory(path), _) => {
             if let Ok(storage) = Local::open(&path)
@@ -120,5 +131,6 @@ pub(super) fn unlock(app: &App, storage: Arc<dyn Storage>, secret: &Secret) -> R
     app.tell_notices();
     let repository = repository?;
     app.tell_behind(&repository);
+    super::cache::note_use(&repository);
     Ok(repository)
 }

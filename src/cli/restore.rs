@@ -55,7 +55,7 @@ pub(super) fn run(app: &App, args: &RestoreArgs) -> Result<()> {
         verify: args.verify,
     };
     let observer = |path: &TreePath, change: Change| tell_change(app, args, path, change);
-    let shown = app.global.verbose || args.dry_run;
+    let shown = app.verbose() || args.dry_run;
     let safety = match args.safety_snapshot {
         true => safety::make(app, &repository, &reader, &chosen.info.snapshot.root, &base, &options)?,
         false => None,
@@ -117,7 +117,7 @@ fn tell_change(app: &App, args: &RestoreArgs, path: &TreePath, change: Change) {
         Change::Skipped => "skipped",
         Change::Deleted => "deleted",
     };
-    if !app.global.verbose && !matches!(change, Change::Replaced | Change::Deleted) {
+    if !app.verbose() && !matches!(change, Change::Replaced | Change::Deleted) {
         return;
     }
     // A pipe nobody reads is found out by whoever writes the summary.

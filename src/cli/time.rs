@@ -61,9 +61,28 @@ pub(super) fn parse(text: &str, now: Time, zone: &TimeZone, day: DayEnd) -> Resu
     from(zone.to_ambiguous_zoned(local).compatible().map_err(|_| bad())?.timestamp())
 }
 
+/// Reads a length of time such as `30d`, `12h` or `2w 3d`, as seconds; a day has 24 hours.
+pub(super) fn parse_age(text: &str) -> Result<u64, String> {
+    let bad = || format!("expected a time such as `30d`, `12h` or `2w`, found `{text}`");
+    let span: Span = text.trim().parse().map_err(|_| bad())?;
+    let duration = span.to_duration(jiff::SpanRelativeTo::days_are_24_hours()).map_err(|_| bad())?;
+    u64::try_from(duration.as_secs()).map_err(|_| bad())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn ages_are_days_hours_and_weeks() {
+        let read = [("30d", 30 * 86_400), ("12h", 43_200), ("2w", 14 * 86_400), ("1d 1h", 90_000), ("0s", 0)];
+        for (text, secs) in read {
+            assert_eq!(parse_age(text), Ok(secs), "{text}");
+        }
+        for bad in ["", "30", "-1d", "1 month", "ago", "2h ago"] {
+            assert!(parse_age(bad).is_err(), "{bad}");
+        }
+    }
 
     #[test]
     fn times_are_read_as_typed() {

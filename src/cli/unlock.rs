@@ -12,6 +12,7 @@ use zeroize::Zeroizing;
 
 use super::app::App;
 use super::args::FromArgs;
+use super::config::OptionValue;
 use super::fail::{Result, usage};
 use super::text;
 use crate::crypto::key::SecretKey;
@@ -173,15 +174,42 @@ fn password(app: &App, origin: Origin) -> Result<Zeroizing<String>> {
         Origin::Command(command) => ("the password command".to_owned(), run_command(app, &command)?),
         Origin::KeyFile(_) | Origin::Prompt => return Err(usage("a password is needed here").into()),
     };
-    // Editors and `echo` end a file with a line break that is not meant.
+    trim_line_end(&mut bytes);
+    let text = std::str::from_utf8(&bytes).map_err(|_| usage(format!("the password from {from} is not UTF-8")))?;
+    not_empty(Zeroizing::new(text.to_owned()), &from)
+}
+
+/// The options of the configured repository's storage, looked up where the configuration says.
+pub(super) fn options(app: &App) -> Result<Vec<(String, Zeroizing<String>)>> {
+    let look = |name: &str, value: &OptionValue| -> Result<Zeroizing<String>> {
+        let from = format!("the option `{name}` of the configured repository");
+        let mut bytes = match value {
+            OptionValue::Text(text) => return Ok(Zeroizing::new(text.clone())),
+            OptionValue::Variable(variable) => {
+                let value = app.var(variable).and_then(|value| value.to_str());
+                let missing = || usage(format!("cannot find {from}: {variable} is not set")).into();
+                return value.map(|value| Zeroizing::new(value.to_owned())).ok_or_else(missing);
+            }
+            OptionValue::File(path) => {
+                read_secret(path).context(|| format!("cannot read {from} from `{}`", path.display()))?
+            }
+            OptionValue::Command(command) => run_command(app, command)?,
+        };
+        trim_line_end(&mut bytes);
+        let text = std::str::from_utf8(&bytes).map_err(|_| usage(format!("{from} is not UTF-8")))?;
+        Ok(Zeroizing::new(text.to_owned()))
+    };
+    app.options.iter().map(|(name, value)| Ok((name.clone(), look(name, value)?))).collect()
+}
+
+/// Editors and `echo` end a file with a line break that is not meant.
+fn trim_line_end(bytes: &mut Vec<u8>) {
     if bytes.ends_with(b"\n") {
         bytes.pop();
         if bytes.ends_with(b"\r") {
             bytes.pop();
         }
     }
-    let text = std::str::from_utf8(&bytes).map_err(|_| usage(format!("the password from {from} is not UTF-8")))?;
-    not_empty(Zeroizing::new(text.to_owned()), &from)
 }
 
 fn not_empty(password: Zeroizing<String>, from: &str) -> Result<Zeroizing<String>> {

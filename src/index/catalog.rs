@@ -191,6 +191,35 @@ impl Catalog {
         })
     }
 
+    /// Calls `each` with every chunk: all of its rows, each once and in the order of
+    /// [`Catalog::lookup`]. Reads every run once from front to back and holds one chunk's rows.
+    pub fn each_chunk(&self, mut each: impl FnMut(&[Found])) {
+        let mut base = 0;
+        let mut heads = Vec::with_capacity(self.state.runs.len());
+        for run in &self.state.runs {
+            heads.push((base, 0_usize, &*run.run));
+            base += run.run.rows();
+        }
+        let id_of = |run: &ChunkRun, n: usize| run.row(n).and_then(|row| row.first_chunk::<32>().copied());
+        let mut rows: Vec<Found> = Vec::new();
+        while let Some(id) = heads.iter().filter_map(|(_, n, run)| id_of(run, *n)).min() {
+            rows.clear();
+            for (base, n, run) in &mut heads {
+                while let Some(row) = run.row(*n).filter(|row| row.first_chunk() == Some(&id)) {
+                    let ordinal = *base + *n as u64;
+                    *n += 1;
+                    let Some(row) = self.decode(row) else { continue };
+                    if !rows.iter().any(|known| known.row == row) {
+                        rows.push(Found { row, ordinal });
+                    }
+                }
+            }
+            if !rows.is_empty() {
+                each(&rows);
+            }
+        }
+    }
+
     fn decode(&self, row: &[u8; CHUNK_ROW_BYTES]) -> Option<ChunkRow> {
         let sound = ChunkRow::decode(row).filter(|row| (row.pack as usize) < self.packs().len());
         if sound.is_none() {

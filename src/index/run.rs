@@ -18,12 +18,14 @@
 //! header and fan-out is the run's *seal*, which whoever names the file keeps; rows carry their
 //! own check where they need one.
 
+use std::fs::DirBuilder;
 use std::fs::File;
 use std::fs::OpenOptions;
 use std::io::BufWriter;
 use std::io::Seek;
 use std::io::SeekFrom;
 use std::io::Write;
+use std::os::unix::fs::DirBuilderExt;
 use std::os::unix::fs::FileExt;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
@@ -390,6 +392,10 @@ pub(super) fn unnamed_file(dir: &Path) -> std::io::Result<File> {
                 return Ok(file);
             }
             Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => {}
+            // Somebody has cleared the cache meanwhile.
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound && !dir.exists() => {
+                DirBuilder::new().recursive(true).mode(0o700).create(dir)?;
+            }
             Err(error) => return Err(error),
         }
     }

@@ -105,10 +105,15 @@ mod tests {
     }
 
     #[test]
-    fn a_table_whose_directory_is_gone_goes_on_elsewhere() {
+    fn a_table_whose_directory_is_gone_goes_on() {
         let dir = tempfile::tempdir().unwrap();
-        let mut table = SessionTable::new(&dir.path().join("missing"), 2);
-        assert!((0..40).all(|n| table.claim(id(n)).unwrap()));
-        assert!((0..40).all(|n| !table.claim(id(n)).unwrap()) && !table.spilled.is_empty());
+        let file = dir.path().join("file");
+        std::fs::write(&file, "").unwrap();
+        // One is made again, in place of the other another is found.
+        for gone in [dir.path().join("a/cleared/cache"), file.join("below")] {
+            let mut table = SessionTable::new(&gone, 2);
+            assert!((0..40).all(|n| table.claim(id(n)).unwrap()));
+            assert!((0..40).all(|n| !table.claim(id(n)).unwrap()) && !table.spilled.is_empty());
+        }
     }
 }

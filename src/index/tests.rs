@@ -95,6 +95,16 @@ impl Model {
             assert_eq!(copies(catalog, n, &mut seen), wanted, "chunk {n}");
         }
         assert_eq!(seen.count(), catalog.rows(), "each row is found under one chunk");
+        let mut all = BTreeMap::new();
+        catalog.each_chunk(|found| {
+            let one = found[0].row.id;
+            let looked_up: BTreeSet<_> = catalog.lookup(&one).map(|found| found.row).collect();
+            assert_eq!(found.iter().map(|found| found.row).collect::<BTreeSet<_>>(), looked_up);
+            assert_eq!(found.len(), looked_up.len(), "a row came twice");
+            assert_eq!(Some(found[0]), catalog.lookup(&one).next(), "the first is the first to be looked up");
+            assert_eq!(all.insert(one, found.len()), None, "a chunk came twice");
+        });
+        assert!(all.keys().eq(self.copies.keys()), "a chunk was left out");
         assert!((0..100).all(|key| catalog.imported(id(key).as_bytes()) == self.keys.contains(id(key).as_bytes())));
         assert!(!catalog.is_damaged());
     }

@@ -29,6 +29,16 @@ deny:
 vectors:
     cargo test vector
 
+# The tests that need real servers too: installs them (as root), starts them, stops them after.
+servers *ARGS:
+    tests/servers/install
+    tests/servers/with cargo test {{ARGS}}
+
+# Nodes killed, connections lost: Garage and Ceph of three nodes, ten minutes or more. Not in CI.
+clusters *ARGS:
+    cargo build --release
+    tests/clusters/run {{ARGS}}
+
 # One mechanism each: chunk, crypto, format, index, pipeline.
 bench *ARGS:
     cargo bench {{ARGS}}

@@ -74,7 +74,9 @@ impl Error {
         }
         let mut cause = self.source();
         while let Some(error) = cause {
-            if let Some(hint) = error.downcast_ref::<Error>().and_then(|error| error.hint.as_deref()) {
+            let own = error.downcast_ref::<Error>().and_then(|error| error.hint.as_deref());
+            let storages = || error.downcast_ref::<storage::Error>().and_then(storage::Error::hint_text);
+            if let Some(hint) = own.or_else(storages) {
                 return Some(hint);
             }
             cause = error.source();

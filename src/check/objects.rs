@@ -10,6 +10,7 @@ use crate::repo::content::Reader;
 use crate::repo::open::{CONFIG, COPIES, read_config};
 use crate::repo::session::{PACKS, SESSIONS, pack_name};
 use crate::storage::ErrorKind;
+use crate::storage::parallel::try_map;
 
 pub(super) fn check(reader: &Reader<'_>, faults: &mut Faults, bad: &mut Bad, report: &mut Report) -> Result<()> {
     for (object, error) in reader.repo().access.faults.iter().chain(reader.faults()) {
@@ -51,13 +52,19 @@ fn check_copies(reader: &Reader<'_>, faults: &mut Faults) -> Result<()> {
 /// Every announcement that is there verifies. One that is missing harms nobody.
 fn check_announcements(reader: &Reader<'_>, faults: &mut Faults) -> Result<()> {
     let repo = reader.repo();
-    for object in repo.storage.list(SESSIONS).context(|| "cannot list the sessions")? {
+    let sessions = repo.storage.list(SESSIONS).context(|| "cannot list the sessions")?;
+    let checked = try_map(repo.storage.connections(), &sessions, |object| {
         let what = || format!("cannot read session `{}`", object.name);
         let opened = repo.storage.get(&object.name).context(what);
         match opened.and_then(|stored| repo.open_record(RecordKind::Session, &object.name, &stored)) {
-            Ok(_) => {}
-            Err(error) if is_damage(&error) => drop(faults.add(&object.name, error.with_causes())),
-            Err(error) => return Err(error),
+            Ok(_) => Ok(None),
+            Err(error) if is_damage(&error) => Ok(Some(error)),
+            Err(error) => Err(error),
+        }
+    })?;
+    for (object, error) in sessions.iter().zip(checked) {
+        if let Some(error) = error {
+            faults.add(&object.name, error.with_causes());
         }
     }
     Ok(())

@@ -9,6 +9,7 @@ use std::path::PathBuf;
 
 use clap::{Parser, Subcommand, ValueEnum};
 
+use super::storage_args::StorageArgs;
 use super::text::parse_bytes;
 use crate::check::ReadData;
 use crate::chunk::compress::Level;
@@ -34,7 +35,7 @@ const GLOBAL: &str = "Global options";
 
 #[derive(Debug, Clone, clap::Args)]
 pub(super) struct Global {
-    /// Where the repository is: a directory [env: ESKER_REPOSITORY]
+    /// Where the repository is: a directory, or s3://, gs://, azblob://, sftp://, webdav:// [env: ESKER_REPOSITORY]
     #[arg(short, long, global = true, value_name = "URL", help_heading = GLOBAL)]
     pub(super) repo: Option<OsString>,
     /// Read the password from this file [env: ESKER_PASSWORD_FILE, or the password in ESKER_PASSWORD]
@@ -81,6 +82,8 @@ pub(super) struct Global {
     /// How many threads work [default: one for each core]
     #[arg(long, global = true, value_name = "N", help_heading = GLOBAL, value_parser = clap::value_parser!(u32).range(1..=1024))]
     pub(super) threads: Option<u32>,
+    #[command(flatten)]
+    pub(super) storage: StorageArgs,
 }
 
 /// A verb stands here when it works, not before.

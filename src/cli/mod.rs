@@ -5,9 +5,9 @@
 //! a person would. [`args`] says what can be typed and one file a verb does it; [`app`] is what
 //! all verbs share, [`console`] shows progress and problems, [`out`] takes results, [`text`] and
 //! [`time`] put numbers and moments into words, [`unlock`] finds the password or key file,
-//! [`place`] the storage, [`choose`] the snapshot that is meant, [`inputs`] what is backed up,
-//! [`safety`] what a restore would lose, [`config`] adds what is configured, [`trace`] tells what is
-//! asked of the storage.
+//! [`place`] the storage (with [`storage_args`]), [`choose`] the snapshot that is meant, [`inputs`] what
+//! is backed up, [`safety`] what a restore would lose, [`config`] adds what is configured, [`trace`]
+//! tells what is asked of the storage.
 
 use std::collections::BTreeMap;
 use std::ffi::OsString;
@@ -43,6 +43,7 @@ mod restore;
 mod safety;
 mod snapshots;
 mod stats;
+mod storage_args;
 mod text;
 mod time;
 mod trace;

@@ -5,24 +5,46 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use zeroize::Zeroizing;
+
 use super::app::App;
-use super::fail::{Result, usage};
+use super::fail::{Fail, Result, usage};
 use crate::error::{Context, Error, Kind};
+use crate::monitor::Severity;
 use crate::repo::Repository;
+use crate::repo::commits::SNAPSHOTS;
 use crate::repo::open::CONFIG;
 use crate::repo::secret::Secret;
 use crate::storage::local::Local;
+use crate::storage::probe::{self, Creates};
+use crate::storage::remote::{self, OpenError};
 use crate::storage::{ErrorKind, Storage};
 
 /// What `--repo` names.
 enum Place {
     Directory(PathBuf),
     Memory,
+    /// Behind a URL of a scheme that [`remote`] knows.
+    Remote(String),
 }
 
 /// Words before a colon that mean another kind of storage, here or in restic.
-const SCHEMES: [&str; 13] =
-    ["s3", "gs", "azblob", "azure", "b2", "sftp", "webdav", "http", "https", "rest", "rclone", "swift", "memory"];
+const SCHEMES: [&str; 14] = [
+    "s3",
+    "gs",
+    "azblob",
+    "azure",
+    "b2",
+    "sftp",
+    "webdav",
+    "webdav+http",
+    "http",
+    "https",
+    "rest",
+    "rclone",
+    "swift",
+    "memory",
+];
 
 fn given(app: &App) -> Result<&OsStr> {
     let given = app.global.repo.as_deref().filter(|repo| !repo.is_empty()).or_else(|| app.var("ESKER_REPOSITORY"));
@@ -31,9 +53,6 @@ fn given(app: &App) -> Result<&OsStr> {
 }
 
 fn place(app: &App, given: &OsStr) -> Result<Place> {
-    if let Some((name, _)) = super::unlock::options(app)?.first() {
-        return Err(usage(format!("a local repository has no option `{name}`")).into());
-    }
     let bytes = given.as_bytes();
     if let Some(path) = bytes.strip_prefix(b"file://") {
         return Ok(Place::Directory(app.cwd.join(OsStr::from_bytes(path))));
@@ -46,30 +65,82 @@ fn place(app: &App, given: &OsStr) -> Result<Place> {
         "memory" => Err(usage("a repository in memory would be gone at the end: `memory:` is for tests")
             .hint("to try things out, run `esker demo`")
             .into()),
+        _ if remote::Kind::of_scheme(scheme).is_some() => {
+            let url = given.to_str().ok_or_else(|| usage(format!("the URL `{scheme}:…` is not UTF-8")))?;
+            Ok(Place::Remote(url.to_owned()))
+        }
         _ if SCHEMES.contains(&scheme) || (is_url && !scheme.is_empty()) => {
-            let what = format!("storage of the kind `{scheme}:` is not built yet: a repository is a local directory");
-            Err(usage(what).hint("for a directory whose name looks like that, write `./` before it").into())
+            let what = format!("there is no kind of storage `{scheme}:`");
+            let hint = match scheme {
+                "azure" => "Azure Blob Storage is `azblob://CONTAINER/PREFIX`",
+                "http" | "https" => "WebDAV is `webdav://HOST/PATH`, without TLS `webdav+http://HOST/PATH`",
+                "b2" => "Backblaze B2 speaks S3: `s3://BUCKET/PREFIX?endpoint=https://s3.REGION.backblazeb2.com`",
+                _ => {
+                    "there are s3://, gs://, azblob://, sftp:// and webdav://; \
+                     for a directory whose name looks like that, write `./` before it"
+                }
+            };
+            Err(usage(what).hint(hint).into())
         }
         _ => Ok(Place::Directory(app.cwd.join(given))),
     }
 }
 
+/// Options the configuration has for the repository, by name.
+type Options = Vec<(String, Zeroizing<String>)>;
+
+/// A place without options: one that is not behind a URL.
+fn without(options: &Options) -> Result<()> {
+    match options.first() {
+        Some((name, _)) => Err(usage(format!("a local repository has no option `{name}`")).into()),
+        None => Ok(()),
+    }
+}
+
+/// A local storage within the limits that were asked for.
+fn limited(app: &App, local: Local) -> Arc<dyn Storage> {
+    let args = &app.global.storage;
+    remote::limited(Arc::new(local), args.limit_upload, args.limit_download)
+}
+
+/// The storage behind a URL.
+fn open_url(app: &App, url: &str, options: Options) -> Result<Arc<dyn Storage>> {
+    let mut settings = app.global.storage.settings(app, url)?;
+    settings.options.extend(options.into_iter().map(|(name, value)| (name, value.to_string())));
+    remote::open(url, &settings).map_err(|error| match error {
+        OpenError::Usage { what, hint: Some(hint) } => usage(what).hint(hint).into(),
+        OpenError::Usage { what, hint: None } => usage(what).into(),
+        OpenError::Storage(error) => {
+            let kind = if error.kind() == ErrorKind::Denied { Kind::Refused } else { Kind::Failed };
+            Error::new(kind, "cannot open the storage of the repository").because(error).into()
+        }
+    })
+}
+
 /// The storage of a repository that should be there.
 pub(super) fn open(app: &App) -> Result<Arc<dyn Storage>> {
-    open_at(app, given(app)?)
+    let options = super::unlock::options(app)?;
+    Ok(app.traced(opened(app, given(app)?, options)?))
 }
 
 /// The storage of another repository that should be there.
 pub(super) fn open_at(app: &App, given: &OsStr) -> Result<Arc<dyn Storage>> {
-    Ok(app.traced(opened(app, given)?))
+    // What is configured of options is for the repository that is configured.
+    Ok(app.traced(opened(app, given, Vec::new())?))
 }
 
-fn opened(app: &App, given: &OsStr) -> Result<Arc<dyn Storage>> {
-    match (place(app, given)?, &app.memory) {
+fn opened(app: &App, given: &OsStr, options: Options) -> Result<Arc<dyn Storage>> {
+    let place = place(app, given)?;
+    if let Place::Remote(url) = place {
+        return open_url(app, &url, options);
+    }
+    without(&options)?;
+    match (place, &app.memory) {
         (Place::Memory, Some(memory)) => Ok(Arc::new(memory.clone())),
         (Place::Memory, None) => Err(usage("`memory:` is for tests").into()),
+        (Place::Remote(url), _) => open_url(app, &url, Vec::new()),
         (Place::Directory(path), _) => match Local::open(&path) {
-            Ok(local) => Ok(Arc::new(local)),
+            Ok(local) => Ok(limited(app, local)),
             Err(error) if error.kind() == ErrorKind::NotFound => {
                 let what = format!("there is no repository at `{}`", path.display());
                 let hint = "to make one, run `esker init` with the same --repo";
@@ -88,29 +159,77 @@ pub(super) fn create(app: &App) -> Result<Arc<dyn Storage>> {
 }
 
 fn created(app: &App) -> Result<Arc<dyn Storage>> {
-    match (place(app, given(app)?)?, &app.memory) {
+    let options = super::unlock::options(app)?;
+    let place = place(app, given(app)?)?;
+    if !matches!(place, Place::Remote(_)) {
+        without(&options)?;
+    }
+    match (place, &app.memory) {
         (Place::Directory(path), _) => {
             if let Ok(storage) = Local::open(&path)
                 && storage.stat(CONFIG).is_ok()
             {
-                let what = format!("no repository was made: there is one already at `{}`", storage.place());
-                return Err(Error::new(Kind::Refused, what).into());
+                return Err(there_already(&storage));
             }
-            let local = Local::create(&path);
-            Ok(Arc::new(local.context(|| format!("no repository was made at `{}`", path.display()))?))
+            let local = Local::create(&path).context(|| format!("no repository was made at `{}`", path.display()))?;
+            Ok(limited(app, local))
+        }
+        (Place::Remote(url), _) => {
+            let storage = open_url(app, &url, options)?;
+            find_out(app, &*storage)?;
+            Ok(storage)
         }
         (Place::Memory, Some(memory)) => Ok(Arc::new(memory.clone())),
         (Place::Memory, None) => Err(usage("`memory:` is for tests").into()),
     }
 }
 
+/// Makes sure that a repository can be made at a storage that others provide.
+fn find_out(app: &App, storage: &dyn Storage) -> Result<()> {
+    let what = || format!("no repository was made at `{}`", storage.place());
+    match storage.stat(CONFIG) {
+        Ok(_) => return Err(there_already(storage)),
+        Err(error) if error.kind() == ErrorKind::NotFound => {}
+        Err(error) => return Err(error).context(what).map_err(Into::into),
+    }
+    if !storage.list(SNAPSHOTS).context(what)?.is_empty() {
+        let message = format!("{}: there are the snapshots of one whose `config` is lost", what());
+        let hint = "put its `copies/config` in the place of `config`, or take another prefix";
+        return Err(Error::new(Kind::Refused, message).hint(hint).into());
+    }
+    let findings = probe::probe(storage, app.world.random()).context(what)?;
+    let creates = match findings.creates {
+        Creates::Exactly => "this storage keeps an object from being replaced when asked to: a policy can demand it",
+        Creates::NotInRaces => {
+            "this storage keeps an object from being replaced when asked to, but not by several at the same time; \
+             that does no harm"
+        }
+        Creates::Replacing => {
+            "this storage cannot keep an object from being replaced; that does no harm, but a policy cannot demand it"
+        }
+    };
+    app.console.remark(Severity::Note, creates);
+    if !findings.leftovers.is_empty() {
+        let message = format!("these credentials may not delete: {} stay", findings.leftovers.join(", "));
+        app.console.remark(Severity::Note, &message);
+    }
+    Ok(())
+}
+
+fn there_already(storage: &dyn Storage) -> Fail {
+    let what = format!("no repository was made: there is one already at `{}`", storage.place());
+    Error::new(Kind::Refused, what).into()
+}
+
 /// Whether there is a repository where `--repo` says.
 pub(super) fn has_repository(app: &App) -> Result<bool> {
     match open(app) {
-        Err(super::fail::Fail::Error(error)) if error.kind() == Kind::NoRepository => Ok(false),
+        Err(Fail::Error(error)) if error.kind() == Kind::NoRepository => Ok(false),
         Err(error) => Err(error),
         Ok(storage) => match crate::repo::open::load_config(&*storage) {
             Err(error) if error.kind() == Kind::NoRepository => Ok(false),
+            // A storage that does not answer, or not us, may hold one or not.
+            Err(error) if error.kind() != Kind::Damaged && error.storage_kind().is_some() => Err(error.into()),
             _ => Ok(true),
         },
     }

@@ -40,7 +40,7 @@ pub(super) fn run(app: &App, args: &RestoreArgs) -> Result<()> {
         target: app.path(&args.target),
         filter: (!include.is_empty() || !exclude.is_empty()).then_some(filter),
         numeric_ids: args.numeric_ids,
-        threads: app.threads(),
+        threads: app.threads().max(repository.storage.connections()),
         dry_run: args.dry_run,
         overwrite: match args.overwrite {
             OverwriteArg::Always => Overwrite::Always,

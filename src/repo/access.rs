@@ -20,6 +20,7 @@ use crate::format::config::Config;
 use crate::format::record::{RecordKind, SignedRecord, signed_message};
 use crate::id::{CredentialId, EpochId, ObjectId, SlotId};
 use crate::repo::open::COPIES;
+use crate::storage::parallel::try_map;
 use crate::storage::{self, Storage};
 
 /// The epoch field of signatures over records in clear.
@@ -93,21 +94,24 @@ impl AccessList {
                 listed.iter().filter_map(|object| object.name.rsplit('/').next()).map(|hash| format!("access/{hash}")),
             );
         }
-        for name in names {
-            let loaded = load_statement(storage, &name, &name);
-            let loaded = match loaded {
+        let names: Vec<_> = names.into_iter().collect();
+        let loaded = try_map(storage.connections(), &names, |name| {
+            let (loaded, fault) = match load_statement(storage, name, name) {
                 // Its second copy may be whole. That the first is not is said all the same.
                 Err(error) if error.kind() == Kind::Damaged => {
-                    faults.push((name.clone(), error));
-                    load_statement(storage, &format!("{COPIES}{name}"), &name)
+                    (load_statement(storage, &format!("{COPIES}{name}"), name), Some((name.clone(), error)))
                 }
-                loaded => loaded,
+                loaded => (loaded, None),
             };
             match loaded {
-                Ok((hash, parsed)) => drop(statements.insert(hash, parsed)),
-                Err(error) if error.kind() == Kind::Damaged => {}
-                Err(error) => return Err(error),
+                Ok(statement) => Ok((Some(statement), fault)),
+                Err(error) if error.kind() == Kind::Damaged => Ok((None, fault)),
+                Err(error) => Err(error),
             }
+        })?;
+        for (statement, fault) in loaded {
+            statements.extend(statement);
+            faults.extend(fault);
         }
         let mut list = evaluate(config, &statements);
         list.faults = faults;

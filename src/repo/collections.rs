@@ -12,6 +12,7 @@ use crate::format::cbor::{self, Record};
 use crate::format::gc::{Condemned, Done, Note, NoteClaim, Swept};
 use crate::format::record::RecordKind;
 use crate::id::{ChunkId, CollectionId, ObjectId, PackId, SessionId};
+use crate::storage::parallel::try_map;
 use crate::storage::{self, Listed};
 
 /// Folder of collections' records.
@@ -129,8 +130,10 @@ impl Repository {
                 all.condemned.extend(packs);
             }
         }
-        for object in self.list_settled(NOTES)? {
-            match self.read_record::<Note>(RecordKind::Note, &object.name)? {
+        let notes = self.list_settled(NOTES)?;
+        let read = |object: &storage::Listed| self.read_record::<Note>(RecordKind::Note, &object.name);
+        for note in try_map(self.storage.connections(), &notes, read)? {
+            match note {
                 Read::Gone => return Ok(None),
                 Read::Good(Note { claim: NoteClaim::Damaged { chunk, pack }, .. }, ..) => {
                     all.damaged.insert((chunk, pack));

@@ -15,6 +15,7 @@ use crate::format::session::{Commit, CommitKind};
 use crate::id::{CredentialId, EpochId, ObjectId, SessionId};
 use crate::index::Catalog;
 use crate::storage;
+use crate::storage::parallel::try_map;
 
 /// Folder of commits.
 pub const SNAPSHOTS: &str = "snapshots/";
@@ -174,24 +175,31 @@ impl Repository {
         }
         let keys: Vec<&[u8]> = sessions.iter().map(|(key, _)| &key[..]).collect();
         let known = catalog.facts(&keys);
-        let mut learned = Vec::new();
+        let mut unknown = Vec::new();
         for ((key, session), known) in sessions.iter().zip(known) {
             let known = known.and_then(|bytes| cbor::decode::<CommitHeader>(&bytes).ok());
-            if let Some(header) = known.filter(|header| header.session == *session) {
-                commits.headers.insert(*session, header);
-                continue;
+            match known.filter(|header| header.session == *session) {
+                Some(header) => drop(commits.headers.insert(*session, header)),
+                None => unknown.push((&key[..], *session)),
             }
-            match self.load_commit(session) {
-                Ok(loaded) => {
-                    learned.push((&key[..], cbor::encode(&loaded.header)));
-                    commits.headers.insert(*session, loaded.header);
+        }
+        // Only what is kept of a commit stays in memory.
+        let loaded = try_map(self.storage.connections(), &unknown, |(_, session)| match self.load_commit(session) {
+            Ok(loaded) => Ok(Some(Ok(loaded.header))),
+            Err(error) if error.kind() == Kind::Damaged => Ok(Some(Err(error))),
+            // Expired or folded between the list and the read.
+            Err(error) if error.storage_kind() == Some(storage::ErrorKind::NotFound) => Ok(None),
+            Err(error) => Err(error),
+        })?;
+        let mut learned = Vec::new();
+        for ((key, session), loaded) in unknown.into_iter().zip(loaded) {
+            match loaded {
+                Some(Ok(header)) => {
+                    learned.push((key, cbor::encode(&header)));
+                    commits.headers.insert(session, header);
                 }
-                Err(error) if error.kind() == Kind::Damaged => {
-                    commits.faults.push((format!("{SNAPSHOTS}{session}"), error));
-                }
-                // Expired or folded between the list and the read.
-                Err(error) if error.storage_kind() == Some(storage::ErrorKind::NotFound) => {}
-                Err(error) => return Err(error),
+                Some(Err(error)) => commits.faults.push((format!("{SNAPSHOTS}{session}"), error)),
+                None => {}
             }
         }
         if !learned.is_empty() {

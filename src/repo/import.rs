@@ -9,6 +9,7 @@ use crate::format::record::RecordKind;
 use crate::format::segment::Segment;
 use crate::id::{ObjectId, SessionId};
 use crate::index::{Catalog, Import, ImportPack, NewRow, OriginRow};
+use crate::storage::parallel::try_map;
 
 /// Chunk rows imported in one batch: bounds memory at about 16 MiB.
 const BATCH_ROWS: usize = 128 * 1024;
@@ -42,30 +43,39 @@ impl Repository {
         let mut faults = Vec::new();
         let mut batch = Vec::new();
         let mut rows = 0;
+        let mut wanted = Vec::new();
         for header in commits {
-            let mut keys: Vec<_> = header.segments.iter().map(|hash| (*hash, false)).collect();
-            if header.has_inline_segment {
-                keys.push((header.hash, true));
-            }
-            for (key, inline) in keys {
-                if catalog.imported(key.as_bytes()) {
-                    continue;
-                }
+            let inline = header.has_inline_segment.then_some((header.hash, true, header));
+            let keys = header.segments.iter().map(|hash| (*hash, false, header)).chain(inline);
+            wanted.extend(keys.filter(|(key, ..)| !catalog.imported(key.as_bytes())));
+        }
+        // As many at a time as are read at once, so that no more than those are in memory.
+        let at_once = self.storage.connections().max(1);
+        for wanted in wanted.chunks(at_once) {
+            let loaded = try_map(at_once, wanted, |(key, inline, header)| {
                 let loaded =
-                    if inline { self.load_inline_segment(&header.session) } else { self.load_segment(&key, header) };
+                    if *inline { self.load_inline_segment(&header.session) } else { self.load_segment(key, header) };
+                match loaded {
+                    Ok(loaded) => Ok(Ok(loaded)),
+                    Err(error) if error.kind() == Kind::Damaged || error.storage_kind().is_some_and(is_absent) => {
+                        Ok(Err(error))
+                    }
+                    Err(error) => Err(error),
+                }
+            })?;
+            for ((key, _, header), loaded) in wanted.iter().zip(loaded) {
                 let (name, segment) = match loaded {
                     Ok(loaded) => loaded,
-                    Err(error) if error.kind() == Kind::Damaged || error.storage_kind().is_some_and(is_absent) => {
+                    Err(error) => {
                         faults.push((format!("{INDEX}{key}"), error));
                         continue;
                     }
-                    Err(error) => return Err(error),
                 };
                 if let Err(error) = self.check_origins(&segment, header, &name) {
                     faults.push((name, error));
                     continue;
                 }
-                let import = to_import(key, &segment);
+                let import = to_import(*key, &segment);
                 rows += import.packs.iter().map(|pack| pack.rows.len()).sum::<usize>();
                 batch.push(import);
                 if rows >= BATCH_ROWS {

@@ -42,6 +42,7 @@ pub(crate) mod testing;
 #[cfg(test)]
 mod tests;
 pub mod tree;
+mod uploads;
 pub mod walk;
 
 /// An unlocked repository. Holds no connection and no lock; any number may be open at once.

@@ -3,7 +3,8 @@
 //! The caller adds plain frames one after the other. Each is given its pack and its place there
 //! at once, because its key and associated data depend on them; then a rayon task compresses,
 //! verifies and seals it. Results are taken in order, never more than a fixed number behind,
-//! and handed to one thread that streams packs into the storage.
+//! and handed to one thread that streams packs into the storage, and where that is far away has
+//! [`uploads`](super::uploads) put several at once.
 //!
 //! A pack is closed when what it holds, and what its frames in work will probably add, reach
 //! the target. That guess rests only on frames taken already, so runs repeat exactly.
@@ -16,6 +17,7 @@ use std::thread::JoinHandle;
 use crossbeam_channel::{Receiver, Sender, bounded};
 
 use super::session::{Session, pack_name};
+use super::uploads::Uploads;
 use crate::chunk::compress::{Compressor, Level};
 use crate::chunk::frame::PlainFrame;
 use crate::crypto::ident::{ChunkKind, IdKeys};
@@ -136,6 +138,7 @@ impl<'r> PackWriter<'r> {
             session: session.id(),
             credential: repo.keys.credential.id(),
             envelope: session.envelope().to_vec(),
+            uploads: Uploads::new(repo.storage.connections()),
             on_stored,
             open: BTreeMap::new(),
             finished: BTreeMap::new(),
@@ -416,6 +419,7 @@ struct Store {
     envelope: Vec<u8>,
     on_stored: OnStored,
     open: BTreeMap<u64, OpenObject>,
+    uploads: Uploads<(u64, PackEntry)>,
     finished: BTreeMap<u64, PackEntry>,
 }
 
@@ -455,17 +459,27 @@ impl Store {
                 }
                 ToStore::Close { pack, last } => {
                     if let Some(object) = self.open.remove(&pack) {
-                        let entry = self.close(object, last)?;
-                        (self.on_stored)(&entry);
-                        self.finished.insert(pack, entry);
+                        let done = self.close(pack, object, last)?;
+                        self.stored(done);
                     }
                 }
             }
         }
-        Ok(self.finished.into_values().collect())
+        let done = self.uploads.finish()?;
+        self.stored(done);
+        Ok(std::mem::take(&mut self.finished).into_values().collect())
     }
 
-    fn close(&self, mut object: OpenObject, last: bool) -> Result<PackEntry> {
+    /// Takes note of packs that are put.
+    fn stored(&mut self, packs: Vec<(u64, PackEntry)>) {
+        for (number, entry) in packs {
+            (self.on_stored)(&entry);
+            self.finished.insert(number, entry);
+        }
+    }
+
+    /// Completes a pack and begins to put it; gives those that are put.
+    fn close(&mut self, number: u64, mut object: OpenObject, last: bool) -> Result<Vec<(u64, PackEntry)>> {
         let keys = object.keys.clone();
         let mut directory = Directory {
             credential: self.credential,
@@ -493,14 +507,17 @@ impl Store {
         object.write(&tail)?;
         let id = PackId::from_bytes(*object.hasher.finalize().as_bytes());
         let name = pack_name(&id);
-        object.writer.finish(&name, WriteMode::CreateNew).context(|| format!("cannot store pack `{name}`"))?;
-        Ok(PackEntry {
+        let entry = PackEntry {
             id,
             origin: 0,
             stored_bytes: u32::try_from(object.body_bytes).expect("a pack is smaller than 4 GiB"),
             salt: keys.salt,
             frame_commitment: keys.frame_commitment,
             frames: directory.frames,
+        };
+        let (writer, bytes) = (object.writer, object.body_bytes);
+        self.uploads.begin(bytes, (number, entry), move || {
+            writer.finish(&name, WriteMode::CreateNew).context(|| format!("cannot store pack `{name}`"))
         })
     }
 }

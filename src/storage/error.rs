@@ -28,18 +28,25 @@ pub enum ErrorKind {
 pub struct Error {
     kind: ErrorKind,
     message: String,
+    hint: Option<String>,
     source: Option<Box<dyn StdError + Send + Sync>>,
 }
 
 impl Error {
     /// An error about an object or place: "object not found: `packs/…`".
     pub fn new(kind: ErrorKind, message: impl Into<String>) -> Self {
-        Self { kind, message: message.into(), source: None }
+        Self { kind, message: message.into(), hint: None, source: None }
     }
 
     /// Adds the cause.
     pub fn because(mut self, source: impl Into<Box<dyn StdError + Send + Sync>>) -> Self {
         self.source = Some(source.into());
+        self
+    }
+
+    /// Adds advice: where to look, or a command to try.
+    pub fn hint(mut self, hint: impl Into<String>) -> Self {
+        self.hint = Some(hint.into());
         self
     }
 
@@ -56,6 +63,11 @@ impl Error {
     /// What sort of error this is.
     pub fn kind(&self) -> ErrorKind {
         self.kind
+    }
+
+    /// The advice that goes with it.
+    pub fn hint_text(&self) -> Option<&str> {
+        self.hint.as_deref()
     }
 }
 

@@ -301,6 +301,10 @@ impl Storage for Faulty {
         self.change(&Change::Barrier)
     }
 
+    fn connections(&self) -> usize {
+        self.inner.connections()
+    }
+
     fn cover(&self, name: &str) -> Result<()> {
         self.inner.cover(name)
     }

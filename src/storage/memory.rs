@@ -131,7 +131,7 @@ impl<S: Storage> ObjectWriter for BufferedWriter<S> {
     }
 
     fn finish(mut self: Box<Self>, name: &str, mode: WriteMode) -> Result<()> {
-        self.storage.put(name, &mem::take(&mut self.bytes), mode)
+        self.storage.put_shared(name, &Arc::new(mem::take(&mut self.bytes)), mode)
     }
 }
 

@@ -2,11 +2,14 @@
 //!
 //! All that is asked of a storage (SPEC §2): a put is seen whole or not at all, and whoever
 //! reads or lists after a put was acknowledged sees it. [`local`] is a directory, [`memory`]
-//! a map; [`dry_run`] wraps any storage so that nothing changes, [`fault`] and [`record`] do for tests. The contract that this trait
+//! a map, [`remote`] what is behind a URL; [`retry`], [`throttle`] and [`dry_run`] wrap those, [`fault`]
+//! and [`record`] any storage for tests. [`probe`] finds out whether a storage keeps its promises. The
+//! contract that this trait
 //! states in words is `tests/contract.rs`, run on every implementation.
 
 use std::fmt;
 use std::path::Path;
+use std::sync::Arc;
 
 pub mod dry_run;
 mod error;
@@ -14,12 +17,17 @@ pub mod fault;
 pub mod local;
 pub mod memory;
 mod name;
+pub mod parallel;
+pub mod probe;
 pub mod record;
+pub mod remote;
+pub mod retry;
+pub mod throttle;
 
 pub use error::{Error, ErrorKind};
 
 /// Shorthand for results of storages.
-pub type Result<T> = std::result::Result<T, Error>;
+pub type Result<T, E = Error> = std::result::Result<T, E>;
 
 /// What to do when an object of that name is already there.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -51,6 +59,11 @@ pub trait Storage: Send + Sync + fmt::Debug {
     /// Durable after the next [`Storage::barrier`], not before.
     fn put(&self, name: &str, bytes: &[u8], mode: WriteMode) -> Result<()>;
 
+    /// The same for bytes that may be kept while they are sent, so that none are copied.
+    fn put_shared(&self, name: &str, bytes: &Arc<Vec<u8>>, mode: WriteMode) -> Result<()> {
+        self.put(name, bytes, mode)
+    }
+
     /// Begins an object whose name is known only at its end (a pack is named by its hash).
     fn writer(&self) -> Result<Box<dyn ObjectWriter>>;
 
@@ -74,6 +87,12 @@ pub trait Storage: Send + Sync + fmt::Debug {
 
     /// Returns once everything put so far is durable.
     fn barrier(&self) -> Result<()>;
+
+    /// How many requests the storage is best asked at once: more than one where each waits for
+    /// a network.
+    fn connections(&self) -> usize {
+        1
+    }
 
     /// Makes the next barrier stand for this object too, which another process has put.
     fn cover(&self, name: &str) -> Result<()>;

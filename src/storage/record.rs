@@ -134,6 +134,10 @@ impl Storage for Recording {
         self.note(Operation::Barrier, "", 0, self.inner.barrier())
     }
 
+    fn connections(&self) -> usize {
+        self.inner.connections()
+    }
+
     fn cover(&self, name: &str) -> Result<()> {
         self.inner.cover(name)
     }

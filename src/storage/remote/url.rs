@@ -1,0 +1,162 @@
+//! Taking a repository's URL apart: `scheme://authority/path?key=value&…`.
+
+use super::OpenError;
+
+/// A URL in its parts, percent codes undone but in the authority.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Url {
+    /// What stands before `://`.
+    pub scheme: String,
+    /// Who, before an `@`: for SFTP and WebDAV a user. Never with a password.
+    pub user: Option<String>,
+    /// A bucket, a container or a host with its port.
+    pub authority: String,
+    /// The folders below it, without a `/` at either end.
+    pub path: String,
+    /// Whether the path was written with a `/` before it and one more (`sftp://host//srv`).
+    pub path_is_absolute: bool,
+    /// Options.
+    pub query: Vec<(String, String)>,
+}
+
+impl Url {
+    /// Takes a URL apart. Says nothing of what it read where that may be a password.
+    pub fn parse(text: &str) -> Result<Self, OpenError> {
+        let (scheme, rest) = text.split_once("://").ok_or_else(|| {
+            let scheme = text.split(':').next().unwrap_or_default();
+            OpenError::hinted(
+                format!("the URL of the repository begins with `{}:` and no `//`", plain(scheme)),
+                format!("write `{}://…`", plain(scheme)),
+            )
+        })?;
+        let bad = |what: &str| OpenError::usage(format!("the URL `{}://…` {what}", plain(scheme)));
+        if text.chars().any(char::is_control) {
+            return Err(bad("holds a control character"));
+        }
+        let (rest, query) = rest.split_once('?').map_or((rest, None), |(rest, query)| (rest, Some(query)));
+        if rest.contains('#') {
+            return Err(bad("holds a `#`; write `%23`"));
+        }
+        let (authority, path) = rest.split_once('/').unwrap_or((rest, ""));
+        let (user, authority) = match authority.rsplit_once('@') {
+            Some((user, _)) if user.contains(':') => {
+                let what =
+                    format!("the URL `{}://…` holds a password, which everyone on this machine could read", scheme);
+                return Err(OpenError::hinted(what, super::options::where_secrets_go(scheme)));
+            }
+            Some((user, authority)) => {
+                (Some(decode(user).ok_or_else(|| bad("holds a broken percent code"))?), authority)
+            }
+            None => (None, authority),
+        };
+        if authority.is_empty() {
+            return Err(bad("names no bucket, container or host"));
+        }
+        let decoded = decode(path).ok_or_else(|| bad("holds a broken percent code"))?;
+        let path_is_absolute = decoded.starts_with('/');
+        let path = decoded.trim_matches('/').to_owned();
+        if path.split('/').any(|part| part == "." || part == ".." || (part.is_empty() && !path.is_empty())) {
+            return Err(bad("has an empty, `.` or `..` part in its path"));
+        }
+        let mut pairs = Vec::new();
+        for pair in query.into_iter().flat_map(|query| query.split('&')).filter(|pair| !pair.is_empty()) {
+            let (key, value) = pair.split_once('=').ok_or_else(|| bad("has an option without `=VALUE`"))?;
+            let value = decode(value).ok_or_else(|| bad("holds a broken percent code"))?;
+            pairs.push((key.to_owned(), value));
+        }
+        Ok(Self {
+            scheme: scheme.to_owned(),
+            user,
+            authority: authority.to_owned(),
+            path,
+            path_is_absolute,
+            query: pairs,
+        })
+    }
+
+    /// The place for people and for telling copies apart: no options, no user.
+    pub fn place(&self) -> String {
+        match &self.path[..] {
+            "" => format!("{}://{}", self.scheme, self.authority),
+            path => format!("{}://{}/{path}", self.scheme, self.authority),
+        }
+    }
+}
+
+/// Undoes percent codes; [`None`] when one is broken or what comes out is no UTF-8.
+fn decode(text: &str) -> Option<String> {
+    let mut bytes = Vec::with_capacity(text.len());
+    let mut rest = text.bytes();
+    while let Some(byte) = rest.next() {
+        if byte != b'%' {
+            bytes.push(byte);
+            continue;
+        }
+        let mut digit = || char::from(rest.next()?).to_digit(16);
+        let code = digit()? * 16 + digit()?;
+        bytes.push(u8::try_from(code).ok().filter(|byte| !byte.is_ascii_control())?);
+    }
+    String::from_utf8(bytes).ok()
+}
+
+fn plain(text: &str) -> String {
+    text.chars().take(32).flat_map(char::escape_debug).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parts(text: &str) -> (String, String, Vec<(String, String)>) {
+        let url = Url::parse(text).unwrap();
+        (url.authority.clone(), url.path.clone(), url.query)
+    }
+
+    #[test]
+    fn a_url_is_a_place_below_a_bucket_or_host_and_options() {
+        let pair = |key: &str, value: &str| (key.to_owned(), value.to_owned());
+        assert_eq!(parts("s3://bucket"), ("bucket".into(), String::new(), vec![]));
+        assert_eq!(parts("s3://bucket/"), ("bucket".into(), String::new(), vec![]));
+        assert_eq!(
+            parts("s3://b/a/b%20c/?endpoint=http://127.0.0.1:5300&region=eu%2D1"),
+            ("b".into(), "a/b c".into(), vec![pair("endpoint", "http://127.0.0.1:5300"), pair("region", "eu-1")])
+        );
+        let sftp = Url::parse("sftp://me@host:2222//srv/backup").unwrap();
+        assert_eq!(
+            (sftp.user.as_deref(), &sftp.authority[..], &sftp.path[..]),
+            (Some("me"), "host:2222", "srv/backup")
+        );
+        assert!(sftp.path_is_absolute);
+        assert_eq!(sftp.place(), "sftp://host:2222/srv/backup");
+    }
+
+    #[test]
+    fn urls_that_leave_their_place_or_make_no_sense_are_refused() {
+        for bad in [
+            "s3:bucket",
+            "s3://",
+            "s3:///a",
+            "s3://b/../c",
+            "s3://b/a//c",
+            "s3://b/%2e%2e/c",
+            "s3://b/a#x",
+            "s3://b/%zz",
+            "s3://b/%0a",
+            "s3://b/a\n",
+            "s3://b/?endpoint",
+            "s3://b/%ff",
+            "s3://b/%4",
+        ] {
+            assert!(matches!(Url::parse(bad), Err(OpenError::Usage { .. })), "{bad}");
+        }
+    }
+
+    #[test]
+    fn a_password_in_a_url_is_refused_and_not_repeated() {
+        let Err(OpenError::Usage { what, hint: Some(hint) }) = Url::parse("webdav://me:hunter2@host/dav") else {
+            panic!("taken")
+        };
+        assert!(!what.contains("hunter2") && !hint.contains("hunter2"), "{what} {hint}");
+        assert!(hint.contains("ESKER_WEBDAV_PASSWORD"), "{hint}");
+    }
+}

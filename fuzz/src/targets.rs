@@ -46,7 +46,8 @@ pub(crate) struct Target {
     decode: fn(&[u8]),
     /// How many bytes it may take whatever its input is, and how many for each byte of it.
     memory: (usize, usize),
-    /// What it begins with, besides vectors.
+    /// What it begins with, besides vectors; `tests/corpora.rs` writes it.
+    #[allow(dead_code)]
     pub(crate) seeds: &'static [&'static [u8]],
 }
 

@@ -149,7 +149,7 @@ fn wrong_usage_is_2() {
         &["init", "--chunk-average", "3000", "--key-file", "other"],
         &["init", "--key-file", "key"],
         &["key", "remove", "ffffffff"],
-        &["--repo", "s3://bucket/x", "snapshots"],
+        &["--repo", "s3://bucket/x", "-o", "no-such=x", "snapshots"],
         &["--repo", "carrier-pigeon://x", "snapshots"],
         &["--repo", "sftp:user@host:/x", "snapshots"],
         &["backup", ".", "--exclude", "[z-a"],

@@ -49,7 +49,7 @@ impl Scene {
 
     fn at(server: &Server) -> Self {
         let settings = Settings { options: server.options.clone(), ..Settings::default() };
-        let storage = remote::open(&server.fresh_url(), &settings).expect("the server's URL makes sense");
+        let storage = remote::create(&server.fresh_url(), &settings).expect("the server's URL makes sense");
         Self {
             creates_exactly: server.create_new == servers::CreateNew::Exact,
             // Some WebDAV servers remove the old object before they move the new one.

@@ -22,6 +22,7 @@ mod servers;
 #[path = "support/tree.rs"]
 mod tree;
 
+use esker::storage::remote::{self, Settings};
 use servers::Server;
 
 /// What unlocks every repository here; it must not be told either.
@@ -51,6 +52,7 @@ macro_rules! over_the_wire {
 over_the_wire!(
     everything_comes_back_byte_for_byte,
     a_killed_backup_does_no_harm,
+    what_was_uploaded_is_not_uploaded_again,
     wrong_credentials_are_refused,
     what_is_not_there_is_said,
     a_server_that_does_not_answer_ends_the_command,
@@ -142,6 +144,13 @@ impl Desk {
                 .collect();
             assert!(!text.contains(&secret) && !text.contains(&escaped), "a secret is told");
         }
+    }
+
+    /// What the server has below a prefix of the repository.
+    fn stored_bytes(&self, prefix: &str) -> u64 {
+        let settings = Settings { options: self.server.options.clone(), ..Settings::default() };
+        let storage = remote::open(&self.url, &settings).expect("the repository's place opens");
+        storage.list(prefix).unwrap().iter().map(|object| object.bytes).sum()
     }
 
     /// Restores into a directory of its own with an empty cache, and gives what came back.
@@ -290,6 +299,34 @@ fn a_killed_backup_does_no_harm(server: Server) {
     }
 }
 
+/// A client killed once its first pack is stored, with one connection so that packs come one by one.
+/// The packs of both runs together are no more than the tree: the next run takes up the first one's.
+fn what_was_uploaded_is_not_uploaded_again(server: Server) {
+    let desk = Desk::with_repository(server);
+    let top = desk.path("tree");
+    make_tree(&top);
+    let backup = [OsStr::new("backup"), top.as_os_str(), "-o".as_ref(), "connections=1".as_ref()];
+    let mut slow = desk.command(backup);
+    let mut child = slow.args(["--limit-upload", "4096"]).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
+    let end = Instant::now() + Duration::from_secs(120);
+    while child.try_wait().unwrap().is_none() && desk.stored_bytes("packs/") < 30_000_000 {
+        assert!(Instant::now() < end, "{}: a pack in 120 s", desk.server.name);
+        thread::sleep(Duration::from_millis(100));
+    }
+    thread::sleep(Duration::from_millis(500)); // seen by us, and by the client too
+    child.kill().unwrap();
+    child.wait().unwrap();
+    let before = desk.stored_bytes("packs/");
+    assert!(before > 30_000_000, "{}: {before}", desk.server.name);
+
+    desk.esker(backup).success();
+    let tree_bytes: u64 = 16_000_000 + 12_000_001 + (0..1500).map(|number| number * 7 % 6000).sum::<u64>();
+    let both = desk.stored_bytes("packs/");
+    assert!(both < tree_bytes + 4_000_000, "{}: {both} stored of {tree_bytes}", desk.server.name);
+    desk.esker(["check", "--read-data"]).success();
+    assert_eq!(desk.restored("latest", &top), tree::lines(&top));
+}
+
 /// What `ps` shows of a process and of all it started.
 fn command_lines(process: u32) -> String {
     let mut text = String::new();
@@ -340,7 +377,7 @@ fn what_is_not_there_is_said(server: Server) {
         for args in [&["init"][..], &["snapshots"], &["backup", "--init", "/etc/hostname"]] {
             let done = desk.fails_with(args, &[1, 10]);
             assert!(done.stderr.contains("esker-not-there"), "it is named: {done}");
-            assert!(!done.stderr.contains("esker init"), "there `init` would not help: {done}");
+            assert!(!done.stderr.contains("run `esker init`"), "there `init` would not help: {done}");
         }
     }
 }

@@ -103,16 +103,30 @@ fn limited(app: &App, local: Local) -> Arc<dyn Storage> {
     remote::limited(Arc::new(local), args.limit_upload, args.limit_download)
 }
 
-/// The storage behind a URL.
-fn open_url(app: &App, url: &str, options: Options) -> Result<Arc<dyn Storage>> {
+/// The storage behind a URL, or one to be made there.
+fn reach_url(app: &App, url: &str, options: Options, make: bool) -> Result<Arc<dyn Storage>> {
     let mut settings = app.global.storage.settings(app, url)?;
     settings.options.extend(options.into_iter().map(|(name, value)| (name, value.to_string())));
-    remote::open(url, &settings).map_err(|error| match error {
+    let reached = if make { remote::create(url, &settings) } else { remote::open(url, &settings) };
+    reached.map_err(|error| match error {
         OpenError::Usage { what, hint: Some(hint) } => usage(what).hint(hint).into(),
         OpenError::Usage { what, hint: None } => usage(what).into(),
         OpenError::Storage(error) => {
-            let kind = if error.kind() == ErrorKind::Denied { Kind::Refused } else { Kind::Failed };
-            Error::new(kind, "cannot open the storage of the repository").because(error).into()
+            let kind = match error.kind() {
+                ErrorKind::NotFound => Kind::NoRepository,
+                ErrorKind::Denied | ErrorKind::Exists => Kind::Refused,
+                _ => Kind::Failed,
+            };
+            let hint = remote::advice(url, &settings, &error);
+            let what = if make { "no repository was made" } else { "cannot open the storage of the repository" };
+            let error = Error::new(kind, what).because(error);
+            match hint {
+                Some(hint) => error.hint(hint).into(),
+                None if kind == Kind::NoRepository && !make => {
+                    error.hint("to make one, run `esker init` with the same --repo").into()
+                }
+                None => error.into(),
+            }
         }
     })
 }
@@ -131,14 +145,13 @@ pub(super) fn open_at(app: &App, given: &OsStr) -> Result<Arc<dyn Storage>> {
 
 fn opened(app: &App, given: &OsStr, options: Options) -> Result<Arc<dyn Storage>> {
     let place = place(app, given)?;
-    if let Place::Remote(url) = place {
-        return open_url(app, &url, options);
+    if !matches!(place, Place::Remote(_)) {
+        without(&options)?;
     }
-    without(&options)?;
     match (place, &app.memory) {
         (Place::Memory, Some(memory)) => Ok(Arc::new(memory.clone())),
         (Place::Memory, None) => Err(usage("`memory:` is for tests").into()),
-        (Place::Remote(url), _) => open_url(app, &url, Vec::new()),
+        (Place::Remote(url), _) => reach_url(app, &url, options, false),
         (Place::Directory(path), _) => match Local::open(&path) {
             Ok(local) => Ok(limited(app, local)),
             Err(error) if error.kind() == ErrorKind::NotFound => {
@@ -175,7 +188,7 @@ fn created(app: &App) -> Result<Arc<dyn Storage>> {
             Ok(limited(app, local))
         }
         (Place::Remote(url), _) => {
-            let storage = open_url(app, &url, options)?;
+            let storage = reach_url(app, &url, options, true)?;
             find_out(app, &*storage)?;
             Ok(storage)
         }

@@ -108,6 +108,10 @@ impl Storage for Traced {
         self.inner.cover(name)
     }
 
+    fn connections(&self) -> usize {
+        self.inner.connections()
+    }
+
     fn local_directory(&self) -> Option<&Path> {
         self.inner.local_directory()
     }

@@ -62,6 +62,10 @@ impl Storage for DryRun {
         Ok(())
     }
 
+    fn connections(&self) -> usize {
+        self.inner.connections()
+    }
+
     fn local_directory(&self) -> Option<&Path> {
         self.inner.local_directory()
     }

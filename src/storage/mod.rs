@@ -22,6 +22,8 @@ pub mod probe;
 pub mod record;
 pub mod remote;
 pub mod retry;
+#[cfg(feature = "sftp")]
+pub mod sftp;
 pub mod throttle;
 
 pub use error::{Error, ErrorKind};

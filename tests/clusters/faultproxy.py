@@ -10,6 +10,7 @@ set and counters read over HTTP: http://127.0.0.1:CONTROL_PORT/?latency=30&jitte
     kbps             kilobits a second of each connection and direction
     cut_after        a connection is reset once this many bytes went through it
     reset_prob       the share of new connections that is reset at once
+    forget           1: from now on no request was made before (`repeated` counts those that were)
     cut_all          1: every connection there is now is reset (once)
     blackhole        1: nothing is passed on, connections stay open
     half             1: what the server says is dropped, connections stay open
@@ -18,16 +19,31 @@ set and counters read over HTTP: http://127.0.0.1:CONTROL_PORT/?latency=30&jitte
 import asyncio
 import itertools
 import random
+import re
 import socket
 import struct
 import sys
+import time
 from urllib.parse import parse_qs, urlparse
 
 listen_port, control_port, *targets = map(int, sys.argv[1:])
-faults = dict.fromkeys("latency jitter kbps cut_after reset_prob cut_all blackhole half down".split(), 0.0)
-counts = dict.fromkeys("connections refused reset up down_bytes".split(), 0)
+faults = dict.fromkeys("latency jitter kbps cut_after reset_prob forget cut_all blackhole half down".split(), 0.0)
+counts = dict.fromkeys("connections refused reset up down_bytes requests repeated".split(), 0)
 turn = itertools.count()
 pairs = set()
+asked = set()
+
+
+def count_request(data):
+    """If this begins a request (HTTP/1.1 sends one at a time), whether the same was made before."""
+    if not re.match(rb"(GET|HEAD|PUT|POST|DELETE|PROPFIND|MOVE|MKCOL) /", data):
+        return
+    line = data.split(b"\r\n", 1)[0]
+    of = re.search(rb"(?i)\r\nrange: *([^\r]*)", data)
+    request = (line, of and of[1])
+    counts["requests"] += 1
+    counts["repeated"] += request in asked
+    asked.add(request)
 
 
 def reset(writer):
@@ -51,15 +67,32 @@ class Pair:
 
 
 async def pump(reader, writer, pair, counter):
+    """Passes on what comes, each piece after the latency but not after the one before it: what is
+    on its way at once is bounded by memory, as in a long cable, and not by round trips."""
+    way = asyncio.Queue(maxsize=128)
+
+    async def deliver():
+        try:
+            while piece := await way.get():
+                due, data = piece
+                await asyncio.sleep(max(0, due - time.monotonic()))
+                writer.write(data)
+                await writer.drain()
+        except ConnectionError:
+            for one in pair.writers:
+                one.transport.abort()
+            while await way.get():
+                pass
+
+    delivery = asyncio.create_task(deliver())
     try:
         while data := await reader.read(65536):
             while faults["blackhole"]:
                 await asyncio.sleep(0.05)
             if faults["half"] and counter == "down_bytes":
                 continue
-            if faults["latency"]:
-                wait = faults["latency"] + random.uniform(-1, 1) * faults["jitter"]
-                await asyncio.sleep(max(0, wait / 1e3))
+            if counter == "up":
+                count_request(data)
             if faults["kbps"]:
                 await asyncio.sleep(len(data) * 8 / (faults["kbps"] * 1e3))
             pair.bytes += len(data)
@@ -67,11 +100,14 @@ async def pump(reader, writer, pair, counter):
             if faults["cut_after"] and pair.bytes > faults["cut_after"]:
                 pair.cut()
                 return
-            writer.write(data)
-            await writer.drain()
+            wait = faults["latency"] + random.uniform(-1, 1) * faults["jitter"]
+            await way.put((time.monotonic() + max(0, wait / 1e3), data))
+        await way.put(None)
+        await delivery
     except (ConnectionError, asyncio.CancelledError):
         pass
     finally:
+        delivery.cancel()
         writer.close()
 
 
@@ -103,6 +139,9 @@ async def control(reader, writer):
     for name, values in parse_qs(urlparse(line[1]).query).items():
         if name in faults:
             faults[name] = float(values[0])
+    if faults["forget"]:
+        faults["forget"] = 0.0
+        asked.clear()
     if faults["cut_all"]:
         faults["cut_all"] = 0.0
         for pair in list(pairs):

@@ -43,7 +43,8 @@ await() {
     local name=$1 seconds=$2 began=$SECONDS
     shift 2
     until "$@" >>"$dir/log/$name.log" 2>&1; do
-        if ! is_running "$name"; then complain "$name" "it ended"; return 1; fi
+        # Twice, for in the middle of an exec a process has no command line.
+        if ! is_running "$name" && sleep 0.5 && ! is_running "$name"; then complain "$name" "it ended"; return 1; fi
         if ((SECONDS - began > seconds)); then complain "$name" "no answer in $seconds s to: $*"; return 1; fi
         sleep 0.1
     done

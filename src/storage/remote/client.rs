@@ -168,8 +168,10 @@ impl Client {
         let refused = !response.status().is_success();
         let mut pieces: Vec<Bytes> = Vec::new();
         let mut length = 0;
-        while !is_head {
-            let piece = tokio::time::timeout(self.idle, response.chunk()).await.map_err(|_| idle())?;
+        loop {
+            // A HEAD says the length of a body that does not follow.
+            let next = async { if is_head { Ok(None) } else { response.chunk().await } };
+            let piece = tokio::time::timeout(self.idle, next).await.map_err(|_| idle())?;
             let Some(piece) = piece.map_err(|error| failure(&error))? else { break };
             length += piece.len() as u64;
             if refused && length > REFUSAL_BYTES_MAX as u64 {

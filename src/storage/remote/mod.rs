@@ -143,7 +143,30 @@ impl Kind {
 
 /// Opens the storage a URL names. Nothing is asked of a server yet but for SFTP, which logs in.
 pub fn open(url: &str, settings: &Settings) -> Result<Arc<dyn Storage>, OpenError> {
-    let url = Url::parse(url)?;
+    reach(url, settings, false)
+}
+
+/// The same for a repository that is to be made: over SFTP, makes its directory. Buckets and
+/// containers are not made.
+pub fn create(url: &str, settings: &Settings) -> Result<Arc<dyn Storage>, OpenError> {
+    reach(url, settings, true)
+}
+
+/// What a user can do about `error` of opening the storage, where that is known.
+pub fn advice(url: &str, settings: &Settings, error: &Error) -> Option<String> {
+    let url = Url::parse(&url::of_ssh_place(url)).ok()?;
+    match Kind::of_scheme(&url.scheme)? {
+        #[cfg(feature = "sftp")]
+        Kind::Sftp => super::sftp::advice(&url, &Options::gather(Kind::Sftp, &url, settings).ok()?, error),
+        _ => {
+            let _ = (settings, error);
+            None
+        }
+    }
+}
+
+fn reach(url: &str, settings: &Settings, make: bool) -> Result<Arc<dyn Storage>, OpenError> {
+    let url = Url::parse(&url::of_ssh_place(url))?;
     let kind = Kind::of_scheme(&url.scheme).ok_or_else(|| {
         let what = format!("there is no kind of storage `{}:`", url.scheme);
         OpenError::hinted(what, "one of `s3:`, `gs:`, `azblob:`, `sftp:`, `webdav:`, or a directory")
@@ -153,17 +176,25 @@ pub fn open(url: &str, settings: &Settings) -> Result<Arc<dyn Storage>, OpenErro
         return Err(OpenError::hinted(what, format!("build it with `--features {}`", kind.feature())));
     }
     let options = Options::gather(kind, &url, settings)?;
-    let (storage, policy) = (unwrapped(kind, &url, &options, settings)?, policy(&options)?);
+    let (storage, policy) = (unwrapped(kind, &url, &options, settings, make)?, policy(&options)?);
     // Limits below retries: what is sent again counts again.
     let storage = limited(storage, settings.upload_bytes_per_sec, settings.download_bytes_per_sec);
     Ok(Arc::new(Retrying::new(storage, policy)))
 }
 
 /// The storage itself, which neither retries nor keeps within limits.
-fn unwrapped(kind: Kind, url: &Url, options: &Options, settings: &Settings) -> Result<Arc<dyn Storage>, OpenError> {
+fn unwrapped(
+    kind: Kind,
+    url: &Url,
+    options: &Options,
+    settings: &Settings,
+    make: bool,
+) -> Result<Arc<dyn Storage>, OpenError> {
+    let _ = make;
     match kind {
         // A client of its own: see `storage::sftp`.
-        Kind::Sftp => Err(OpenError::usage("sftp is not part of this branch")),
+        #[cfg(feature = "sftp")]
+        Kind::Sftp => Ok(Arc::new(super::sftp::reach(url, options, make)?)),
         #[cfg(feature = "http-storage")]
         _ => Ok(Arc::new(object::Remote::new(kind, url, options, settings)?)),
         #[cfg(not(feature = "http-storage"))]

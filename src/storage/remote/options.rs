@@ -75,11 +75,9 @@ const WEBDAV: &[Known] = &[
 ];
 
 const SFTP: &[Known] = &[
-    open("identity-file", "the private key to log in with"),
-    open("known-hosts-file", "the hosts that are known; else ssh's own"),
-    open("host-key-check", "strict (the default), accept-new or off"),
-    open("ssh-command", "what to run instead of ssh"),
-    open("ssh-config-file", "ssh's configuration; else its own"),
+    open("identity-file", "the private key to log in with; else what ssh has"),
+    open("known-hosts", "file of the only host keys to believe; else what ssh has"),
+    open("ssh-command", "words to run instead of ssh, such as `ssh -F FILE`"),
 ];
 
 /// The options of a kind of storage, its own first.

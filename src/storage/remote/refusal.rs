@@ -164,9 +164,7 @@ fn without_answer(about: About<'_>, fault: &opendal::Error, seen: &Seen) -> Erro
 
 fn no_bucket(about: About<'_>) -> String {
     let what = if about.kind == Kind::Azblob { "container" } else { "bucket" };
-    format!(
-        "the {what} does not exist: make it with the provider's tools (`esker init` makes none), or correct the URL"
-    )
+    format!("the {what} does not exist: make it with the provider's tools (esker makes none), or correct the URL")
 }
 
 fn denied(about: About<'_>) -> String {

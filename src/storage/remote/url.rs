@@ -1,5 +1,7 @@
 //! Taking a repository's URL apart: `scheme://authority/path?key=value&…`.
 
+use std::borrow::Cow;
+
 use super::OpenError;
 
 /// A URL in its parts, percent codes undone but in the authority.
@@ -83,6 +85,19 @@ impl Url {
     }
 }
 
+/// What restic writes as `sftp:user@host:path` as a URL; any other text as it is. Such a path
+/// begins in the home directory unless it begins with a `/`.
+pub fn of_ssh_place(text: &str) -> Cow<'_, str> {
+    let Some(place) = text.strip_prefix("sftp:").filter(|place| !place.starts_with("//")) else { return text.into() };
+    // A colon within brackets belongs to an address.
+    let colon = place.find("]:").map(|at| at + 1).or_else(|| place.find(':'));
+    let (host, path) = colon.map_or((place, ""), |at| (&place[..at], &place[at + 1..]));
+    let path = path.strip_prefix("~/").unwrap_or(path);
+    let home = if path.starts_with('/') { "" } else { "/~/" };
+    let path = path.replace('%', "%25").replace('?', "%3F").replace('#', "%23");
+    format!("sftp://{host}{home}{path}").into()
+}
+
 /// Undoes percent codes; [`None`] when one is broken or what comes out is no UTF-8.
 fn decode(text: &str) -> Option<String> {
     let mut bytes = Vec::with_capacity(text.len());
@@ -128,6 +143,16 @@ mod tests {
         );
         assert!(sftp.path_is_absolute);
         assert_eq!(sftp.place(), "sftp://host:2222/srv/backup");
+    }
+
+    #[test]
+    fn places_as_restic_writes_them_are_urls() {
+        assert_eq!(of_ssh_place("sftp:ada@host:a/b"), "sftp://ada@host/~/a/b");
+        assert_eq!(of_ssh_place("sftp:host:/srv/x?y"), "sftp://host/srv/x%3Fy");
+        assert_eq!(of_ssh_place("sftp:[fe80::1]:~/x"), "sftp://[fe80::1]/~/x");
+        assert_eq!(of_ssh_place("sftp://host/x"), "sftp://host/x");
+        assert_eq!(of_ssh_place("s3:host:x"), "s3:host:x");
+        assert!(Url::parse(&of_ssh_place("sftp:ada:b")).is_ok_and(|url| url.authority == "ada"));
     }
 
     #[test]

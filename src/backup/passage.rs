@@ -89,7 +89,7 @@ impl<'r> Passage<'r> {
     /// Notes what the session at work stores.
     pub(super) fn on_stored(&self) -> OnStored {
         let journal = self.leg.read().unwrap_or_else(PoisonError::into_inner).journal.clone();
-        Box::new(move |pack| journal.iter().for_each(|journal| journal.stored(pack)))
+        Arc::new(move |pack| journal.iter().for_each(|journal| journal.stored(pack)))
     }
 
     /// Adds sessions whose commits the next commit takes the place of.

@@ -222,6 +222,9 @@ fn find_out(app: &App, storage: &dyn Storage) -> Result<()> {
         }
     };
     app.console.remark(Severity::Note, creates);
+    if let Some(caveat) = storage.caveat().context(what)? {
+        app.console.remark(Severity::Warning, &caveat);
+    }
     if !findings.leftovers.is_empty() {
         let message = format!("these credentials may not delete: {} stay", findings.leftovers.join(", "));
         app.console.remark(Severity::Note, &message);

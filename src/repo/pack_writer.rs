@@ -102,8 +102,8 @@ enum ToStore {
     Close { pack: u64, last: bool },
 }
 
-/// Told of every pack once it is put.
-pub type OnStored = Box<dyn Fn(&PackEntry) + Send>;
+/// Told of every pack as soon as it is put, from the thread that put it.
+pub type OnStored = Arc<dyn Fn(&PackEntry) + Send + Sync>;
 
 /// Takes frames and gives packs.
 pub struct PackWriter<'r> {
@@ -419,7 +419,7 @@ struct Store {
     envelope: Vec<u8>,
     on_stored: OnStored,
     open: BTreeMap<u64, OpenObject>,
-    uploads: Uploads<(u64, PackEntry)>,
+    uploads: Uploads<(u64, Arc<PackEntry>)>,
     finished: BTreeMap<u64, PackEntry>,
 }
 
@@ -471,15 +471,12 @@ impl Store {
     }
 
     /// Takes note of packs that are put.
-    fn stored(&mut self, packs: Vec<(u64, PackEntry)>) {
-        for (number, entry) in packs {
-            (self.on_stored)(&entry);
-            self.finished.insert(number, entry);
-        }
+    fn stored(&mut self, packs: Vec<(u64, Arc<PackEntry>)>) {
+        self.finished.extend(packs.into_iter().map(|(number, entry)| (number, Arc::unwrap_or_clone(entry))));
     }
 
     /// Completes a pack and begins to put it; gives those that are put.
-    fn close(&mut self, number: u64, mut object: OpenObject, last: bool) -> Result<Vec<(u64, PackEntry)>> {
+    fn close(&mut self, number: u64, mut object: OpenObject, last: bool) -> Result<Vec<(u64, Arc<PackEntry>)>> {
         let keys = object.keys.clone();
         let mut directory = Directory {
             credential: self.credential,
@@ -507,17 +504,19 @@ impl Store {
         object.write(&tail)?;
         let id = PackId::from_bytes(*object.hasher.finalize().as_bytes());
         let name = pack_name(&id);
-        let entry = PackEntry {
+        let entry = Arc::new(PackEntry {
             id,
             origin: 0,
             stored_bytes: u32::try_from(object.body_bytes).expect("a pack is smaller than 4 GiB"),
             salt: keys.salt,
             frame_commitment: keys.frame_commitment,
             frames: directory.frames,
-        };
-        let (writer, bytes) = (object.writer, object.body_bytes);
-        self.uploads.begin(bytes, (number, entry), move || {
-            writer.finish(&name, WriteMode::CreateNew).context(|| format!("cannot store pack `{name}`"))
+        });
+        let (writer, bytes, on_stored) = (object.writer, object.body_bytes, self.on_stored.clone());
+        self.uploads.begin(bytes, (number, entry.clone()), move || {
+            writer.finish(&name, WriteMode::CreateNew).context(|| format!("cannot store pack `{name}`"))?;
+            on_stored(&entry);
+            Ok(())
         })
     }
 }

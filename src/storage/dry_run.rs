@@ -66,6 +66,10 @@ impl Storage for DryRun {
         self.inner.connections()
     }
 
+    fn caveat(&self) -> Result<Option<String>> {
+        self.inner.caveat()
+    }
+
     fn local_directory(&self) -> Option<&Path> {
         self.inner.local_directory()
     }

@@ -305,6 +305,10 @@ impl Storage for Faulty {
         self.inner.connections()
     }
 
+    fn caveat(&self) -> Result<Option<String>> {
+        self.inner.caveat()
+    }
+
     fn cover(&self, name: &str) -> Result<()> {
         self.inner.cover(name)
     }

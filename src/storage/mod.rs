@@ -96,6 +96,12 @@ pub trait Storage: Send + Sync + fmt::Debug {
         1
     }
 
+    /// What this storage cannot promise though it should, in words for people: that what a barrier
+    /// stood for outlasts a loss of power.
+    fn caveat(&self) -> Result<Option<String>> {
+        Ok(None)
+    }
+
     /// Makes the next barrier stand for this object too, which another process has put.
     fn cover(&self, name: &str) -> Result<()>;
 

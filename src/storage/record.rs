@@ -138,6 +138,10 @@ impl Storage for Recording {
         self.inner.connections()
     }
 
+    fn caveat(&self) -> Result<Option<String>> {
+        self.inner.caveat()
+    }
+
     fn cover(&self, name: &str) -> Result<()> {
         self.inner.cover(name)
     }

@@ -324,12 +324,16 @@ impl Storage for Sftp {
 
     fn cover(&self, name: &str) -> Result<()> {
         name::check(name)?;
-        // Objects are synced before they have their names; what may be lost is the name.
-        self.server.touch(name.rsplit_once('/').map_or("", |(parent, _)| parent));
+        self.server.cover(name);
         Ok(())
     }
 
     fn connections(&self) -> usize {
         self.server.pool.limit()
+    }
+
+    fn caveat(&self) -> Result<Option<String>> {
+        let durability = self.durability()?;
+        Ok((durability != Durability::Names).then(|| durability.to_string()))
     }
 }

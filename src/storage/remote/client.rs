@@ -136,12 +136,22 @@ impl Client {
         }
     }
 
+    fn is_silent(&self) -> Failure {
+        Failure { text: format!("no sign of life from the server for {} s", self.idle.as_secs()), is_transient: true }
+    }
+
+    /// The next bytes of an answer.
+    async fn piece(&self, response: &mut reqwest::Response) -> Result<Option<Bytes>, Failure> {
+        let piece = tokio::time::timeout(self.idle, response.chunk()).await.map_err(|_| self.is_silent())?;
+        piece.map_err(|error| failure(&error))
+    }
+
     /// Sends a request and takes in the whole answer.
     async fn exchange(&self, request: Request<Buffer>, call: Option<&Call>) -> Result<Answer, Failure> {
         let (parts, body) = request.into_parts();
         let url = reqwest::Url::parse(&parts.uri.to_string())
             .map_err(|error| Failure { text: format!("the request's URL is wrong: {error}"), is_transient: false })?;
-        let is_metadata = url.host_str().is_some_and(|host| METADATA_HOSTS.contains(&host));
+        let is_metadata = is_metadata(&parts.uri);
         let mut headers = parts.headers;
         if call.is_some_and(|call| call.never_overwrite) && parts.method.as_str() == "MOVE" {
             headers.insert("Overwrite", HeaderValue::from_static("F"));
@@ -155,11 +165,7 @@ impl Client {
         if !body.is_empty() {
             builder = builder.body(reqwest::Body::wrap(Upload { rest: body, progress: progress.clone() }));
         }
-        let idle = || Failure {
-            text: format!("no sign of life from the server for {} s", self.idle.as_secs()),
-            is_transient: true,
-        };
-        let sent = self.unless_idle(&progress, builder.send()).await.ok_or_else(idle)?;
+        let sent = self.unless_idle(&progress, builder.send()).await.ok_or_else(|| self.is_silent())?;
         let mut response = sent.map_err(|error| failure(&error))?;
         let most = match call.map_or(0, |call| call.answer_bytes_max) {
             0 => OBJECT_BYTES_MAX,
@@ -168,11 +174,8 @@ impl Client {
         let refused = !response.status().is_success();
         let mut pieces: Vec<Bytes> = Vec::new();
         let mut length = 0;
-        loop {
-            // A HEAD says the length of a body that does not follow.
-            let next = async { if is_head { Ok(None) } else { response.chunk().await } };
-            let piece = tokio::time::timeout(self.idle, next).await.map_err(|_| idle())?;
-            let Some(piece) = piece.map_err(|error| failure(&error))? else { break };
+        // The length that an answer to HEAD speaks of is that of a body it does not have.
+        while let Some(piece) = if is_head { None } else { self.piece(&mut response).await? } {
             length += piece.len() as u64;
             if refused && length > REFUSAL_BYTES_MAX as u64 {
                 break;
@@ -183,7 +186,7 @@ impl Client {
             }
             pieces.push(piece);
         }
-        Ok(Answer { uri: parts.uri, response, pieces, is_metadata })
+        Ok(Answer { uri: parts.uri, response, pieces })
     }
 }
 
@@ -192,7 +195,6 @@ struct Answer {
     uri: http::Uri,
     response: reqwest::Response,
     pieces: Vec<Bytes>,
-    is_metadata: bool,
 }
 
 impl Answer {
@@ -223,7 +225,8 @@ impl Answer {
 
 impl HttpTransport for Client {
     async fn fetch(&self, request: Request<Buffer>) -> opendal::Result<Response<HttpBody>> {
-        let call = CALL.try_with(Arc::clone).ok();
+        // Whether there is a metadata service says nothing about the storage.
+        let call = CALL.try_with(Arc::clone).ok().filter(|_| !is_metadata(request.uri()));
         let answer = match self.exchange(request, call.as_deref()).await {
             Ok(answer) => answer,
             Err(failure) => {
@@ -235,9 +238,7 @@ impl HttpTransport for Client {
                 return Err(error);
             }
         };
-        if let Some(call) = call
-            && !answer.is_metadata
-        {
+        if let Some(call) = call {
             call.note(answer.seen());
         }
         let mut response = Response::new(());
@@ -302,6 +303,10 @@ fn read_authorities(path: &std::path::Path) -> Result<Vec<Certificate>, OpenErro
         Ok(found) if !found.is_empty() => Ok(found),
         _ => Err(OpenError::usage(format!("`{}` holds no certificate in PEM form", path.display()))),
     }
+}
+
+fn is_metadata(uri: &http::Uri) -> bool {
+    uri.host().is_some_and(|host| METADATA_HOSTS.contains(&host))
 }
 
 /// Why a request failed, of the whole chain of causes the last: what the system or TLS says.
@@ -373,6 +378,16 @@ mod tests {
         for other in ["", "<html>404</html>", "[]", "null", "<Code>", "{\"error\":{}}"] {
             assert_eq!(words_of_a_refusal(other).0, "", "{other}");
         }
+    }
+
+    #[test]
+    fn a_metadata_service_is_told_from_a_storage() {
+        for uri in
+            ["http://169.254.169.254/latest/api/token", "http://[fd00:ec2::254]/x", "http://metadata.google.internal/"]
+        {
+            assert!(is_metadata(&uri.parse().unwrap()), "{uri}");
+        }
+        assert!(!is_metadata(&"http://127.0.0.1:5300/b".parse().unwrap()));
     }
 
     #[test]

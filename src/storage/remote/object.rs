@@ -27,6 +27,7 @@ use super::url::Url;
 use super::{Kind, OpenError, Settings, service};
 use crate::id::hex;
 use crate::storage::memory::{BufferedWriter, too_short};
+use crate::storage::parallel::try_map;
 use crate::storage::{Error, ErrorKind, Listed, ObjectWriter, Result, Storage, WriteMode, name};
 use crate::world::World;
 
@@ -35,6 +36,9 @@ const BYTES_PER_SEC_LEAST: u64 = 16 << 10;
 
 /// How many timeouts a call without many bytes may take; a long list has many requests.
 const TIMEOUTS_A_CALL: u32 = 4;
+
+/// The most levels of WebDAV folders that are looked into; a repository has two.
+const LEVELS_MAX: usize = 16;
 
 /// Objects of one bucket, container or WebDAV folder. A clone is another handle.
 #[derive(Clone)]
@@ -259,6 +263,35 @@ impl Remote {
         Ok((body.to_vec(), seen))
     }
 
+    /// What is below a WebDAV folder, level by level, several folders at once: it has no way to
+    /// ask for all of it that servers agree on.
+    fn list_folders(&self, prefix: &str) -> Result<Vec<opendal::Entry>> {
+        let (mut folders, mut all) = (vec![prefix.to_owned()], Vec::new());
+        for _ in 0..LEVELS_MAX {
+            let found = try_map(self.service.connections, &folders, |folder| {
+                self.run(folder, 0, |operator| async move { operator.list(folder).await }).map(|(entries, _)| entries)
+            })?;
+            let mut below = Vec::new();
+            for (folder, entries) in folders.iter().zip(found) {
+                for entry in entries {
+                    // Only what is directly in it, whatever the server says.
+                    let Some(rest) = entry.path().strip_prefix(&folder[..]) else { continue };
+                    match rest.strip_suffix('/') {
+                        Some(inner) if name::is_component(inner) => below.push(format!("{folder}{inner}/")),
+                        None if name::is_component(rest) => all.push(entry),
+                        _ => {}
+                    }
+                }
+            }
+            if below.is_empty() {
+                return Ok(all);
+            }
+            folders = below;
+        }
+        let place = self.place();
+        Err(Error::new(ErrorKind::Io, format!("cannot list `{prefix}` at `{place}`: its folders lie too deep")))
+    }
+
     /// Whether the bucket is there, when an answer without a body could not tell.
     fn tell_missing_object(&self, error: Error) -> Error {
         if self.service.worked.load(Ordering::Relaxed) || error.kind() != ErrorKind::NotFound {
@@ -331,8 +364,10 @@ impl Storage for Remote {
         {
             return Ok(Vec::new());
         }
-        let (entries, _) =
-            self.run(prefix, 0, |operator| async move { operator.list_with(prefix).recursive(true).await })?;
+        let entries = match self.service.kind {
+            Kind::Webdav => self.list_folders(prefix)?,
+            _ => self.run(prefix, 0, |operator| async move { operator.list_with(prefix).recursive(true).await })?.0,
+        };
         let mut listed = Vec::with_capacity(entries.len());
         for entry in entries {
             let (name, meta) = entry.into_parts();

@@ -287,9 +287,15 @@ impl Server {
         };
     }
 
+    /// Makes the next barrier stand for an object that another process has put. Objects are synced
+    /// before they have their names; what may be lost is the name.
+    pub(super) fn cover(&self, name: &str) {
+        self.touch(parent(name));
+    }
+
     /// Notes that entries of a directory changed, so that the next barrier makes them durable; at
     /// the first touch also its ancestors, which whoever made them may not have synced.
-    pub(super) fn touch(&self, directory: &str) {
+    fn touch(&self, directory: &str) {
         let mut changed = lock(&self.changed);
         changed.directories.insert(directory.to_owned());
         let mut directory = directory;

@@ -222,6 +222,9 @@ fn find_out(app: &App, storage: &dyn Storage) -> Result<()> {
         }
     };
     app.console.remark(Severity::Note, creates);
+    if findings.deletes_late {
+        app.console.remark(Severity::Note, "this storage shows deleted objects for a while; that does no harm");
+    }
     if let Some(caveat) = storage.caveat().context(what)? {
         app.console.remark(Severity::Warning, &caveat);
     }

@@ -34,6 +34,8 @@ pub enum Creates {
 pub struct Findings {
     /// How it keeps *create new*.
     pub creates: Creates,
+    /// Whether deleted objects are seen for a while, which does no harm.
+    pub deletes_late: bool,
     /// The objects that may not be deleted by this credential, and so are still there.
     pub leftovers: Vec<String>,
 }
@@ -43,10 +45,11 @@ pub struct Findings {
 /// An error names what the storage lacks or what it did not do.
 pub fn probe(storage: &dyn Storage, random: [u8; 16]) -> Result<Findings> {
     let prober = Prober { storage, folder: format!("{PROBE}{}/", crate::id::hex(&random)), random };
-    let found = prober.needs().and_then(|()| prober.creates());
+    let found = prober.needs().and_then(|deletes_late| Ok((deletes_late, prober.creates()?)));
     // Whatever came of it, nothing is left if that can be.
     let leftovers = prober.clean_up(found.is_ok());
-    Ok(Findings { creates: found?, leftovers: leftovers? })
+    let (deletes_late, creates) = found?;
+    Ok(Findings { creates, deletes_late, leftovers: leftovers? })
 }
 
 struct Prober<'s> {
@@ -78,8 +81,9 @@ impl Prober<'_> {
         result.map_err(|error| Error::new(error.kind(), format!("the storage does not let us {what}")).because(error))
     }
 
-    /// What SPEC §2.1 asks for, in the order in which a repository uses it.
-    fn needs(&self) -> Result<()> {
+    /// What SPEC §2.1 asks for, in the order in which a repository uses it. Gives whether a deleted
+    /// object is still seen.
+    fn needs(&self) -> Result<bool> {
         let (storage, name, first) = (self.storage, self.name("a"), self.bytes(0, PROBE_BYTES));
         self.tried("put an object", storage.put(&name, &first, WriteMode::CreateNew))?;
         self.tried("make puts durable", storage.barrier())?;
@@ -91,20 +95,17 @@ impl Prober<'_> {
             }
             Err(error) => self.tried("read an object", Err(error)),
         };
-        let list = |after: &str, expected: Option<usize>| {
+        let listed = || {
             let listed = self.tried("list objects", storage.list(&self.folder))?;
-            let found = listed.iter().find(|object| object.name == name).map(|object| object.bytes);
-            match found == expected.map(|bytes| bytes as u64) {
-                true => Ok(()),
-                false if found.is_some() == expected.is_some() => {
-                    Err(self.lacks(&format!("a list after {after} gives a wrong size")))
-                }
-                false if found.is_none() => Err(self.lacks(&format!("a list after {after} does not show the object"))),
-                false => Err(self.lacks(&format!("a list after {after} still shows the object"))),
-            }
+            Ok(listed.iter().find(|object| object.name == name).map(|object| object.bytes))
+        };
+        let list = |after: &str, expected: usize| match listed()? {
+            Some(bytes) if bytes == expected as u64 => Ok(()),
+            Some(_) => Err(self.lacks(&format!("a list after {after} gives a wrong size"))),
+            None => Err(self.lacks(&format!("a list after {after} does not show the object"))),
         };
         read("a put", &first)?;
-        list("a put", Some(first.len()))?;
+        list("a put", first.len())?;
         let part = self.tried("read a part of an object", storage.get_range(&name, 1234, 2000))?;
         if part != first[1234..3234] {
             return Err(self.lacks("a read of a part gives other bytes"));
@@ -120,15 +121,12 @@ impl Prober<'_> {
         let second = self.bytes(1, PROBE_BYTES / 2);
         self.tried("replace an object", storage.put(&name, &second, WriteMode::Replace))?;
         read("a replacement", &second)?;
-        list("a replacement", Some(second.len()))?;
+        list("a replacement", second.len())?;
         match storage.delete(&name) {
-            Err(error) if error.kind() == ErrorKind::Denied => return Ok(()),
+            Err(error) if error.kind() == ErrorKind::Denied => return Ok(false),
             deleted => self.tried("delete an object", deleted)?,
         }
-        if storage.get(&name).is_ok() {
-            return Err(self.lacks("a read after a delete still finds the object"));
-        }
-        list("a delete", None)
+        Ok(storage.get(&name).is_ok() || listed()?.is_some())
     }
 
     /// How *create new* is kept.
@@ -262,7 +260,7 @@ mod tests {
     fn a_storage_that_does_all_passes_and_is_empty_again() {
         let memory = Memory::new();
         let findings = probe(&memory, RANDOM).unwrap();
-        assert_eq!(findings, Findings { creates: Creates::Exactly, leftovers: vec![] });
+        assert_eq!(findings, Findings { creates: Creates::Exactly, deletes_late: false, leftovers: vec![] });
         assert!(memory.list("").unwrap().is_empty());
     }
 
@@ -270,7 +268,6 @@ mod tests {
     fn each_thing_that_is_missing_is_named_and_nothing_is_left() {
         for (wrong, expected) in [
             (Wrong::ListsLate, "a list after a put does not show the object"),
-            (Wrong::ListsDeleted, "a list after a delete still shows the object"),
             (Wrong::ReadsOld, "a read after a replacement gives other bytes"),
             (Wrong::KeepsHalf, "a read after a put gives other bytes"),
             (Wrong::IgnoresRanges, "a read of a part gives other bytes"),
@@ -281,6 +278,12 @@ mod tests {
             // One that hides objects from lists hides them from those that clean up, too.
             assert!(wrong == Wrong::ListsLate || memory.list("").unwrap().is_empty(), "{wrong:?}");
         }
+    }
+
+    #[test]
+    fn a_storage_that_shows_deleted_objects_for_a_while_will_do() {
+        let findings = probe(&Weak(Memory::new(), Wrong::ListsDeleted), RANDOM).unwrap();
+        assert_eq!(findings, Findings { creates: Creates::Exactly, deletes_late: true, leftovers: vec![] });
     }
 
     #[test]

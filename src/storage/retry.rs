@@ -85,6 +85,9 @@ pub struct Retrying {
     policy: Policy,
     pace: Arc<dyn Pace>,
     answered: Arc<AtomicBool>,
+    /// The last call that tried to the end got no answer: until one does, calls are tried once, so
+    /// that work on many objects ends soon after the storage did.
+    gave_up: Arc<AtomicBool>,
 }
 
 impl fmt::Debug for Retrying {
@@ -101,7 +104,7 @@ impl Retrying {
 
     /// Wraps a storage, waiting as `pace` does.
     pub fn paced(inner: Arc<dyn Storage>, policy: Policy, pace: Arc<dyn Pace>) -> Self {
-        Self { inner, policy, pace, answered: Arc::default() }
+        Self { inner, policy, pace, answered: Arc::default(), gave_up: Arc::default() }
     }
 
     /// Calls until it succeeds, fails for good, or has failed too often. `call` learns how many
@@ -113,6 +116,7 @@ impl Retrying {
             let error = match call(tries) {
                 Ok(value) => {
                     self.answered.store(true, Ordering::Relaxed);
+                    self.gave_up.store(false, Ordering::Relaxed);
                     return Ok(value);
                 }
                 Err(error) => error,
@@ -122,16 +126,21 @@ impl Retrying {
                 ErrorKind::Transient => {}
                 ErrorKind::NotFound | ErrorKind::Exists => {
                     self.answered.store(true, Ordering::Relaxed);
+                    self.gave_up.store(false, Ordering::Relaxed);
                     return Err(error);
                 }
                 _ => return Err(error),
             }
             let answered = self.answered.load(Ordering::Relaxed);
-            let most =
-                if answered { self.policy.retries } else { self.policy.retries_at_first.min(self.policy.retries) };
+            let most = match answered {
+                _ if self.gave_up.load(Ordering::Relaxed) => 0,
+                true => self.policy.retries,
+                false => self.policy.retries_at_first.min(self.policy.retries),
+            };
             let pause = self.pause(tries);
             tries += 1;
             if tries > most || self.pace.now().saturating_sub(began) + pause > self.policy.time_max {
+                self.gave_up.store(true, Ordering::Relaxed);
                 return Err(match tries {
                     1 => error,
                     _ => given_up(tries, error),
@@ -325,6 +334,28 @@ mod tests {
             assert!(every.iter().all(|operation| tries(&scene, *operation) == 2));
             assert_eq!(scene.pace.slept().len(), every.len());
         }
+    }
+
+    /// A restore of many files from a storage that fell silent must not wait for each of them as long
+    /// as for the first.
+    #[test]
+    fn once_a_call_was_given_up_the_next_are_tried_once_until_one_is_answered() {
+        // The first two calls of five tries and one, then one that is answered, then five tries again.
+        let mut plan = Plan::none();
+        for nth in (1..=6).chain(8..=12) {
+            plan = plan.failing(Operation::Get, "a", nth, ErrorKind::Transient);
+        }
+        let scene = scene(plan);
+        scene.storage.put("a", b"1", WriteMode::CreateNew).unwrap();
+        let tries_of = |good: bool| {
+            let before = tries(&scene, Operation::Get);
+            assert_eq!(scene.storage.get("a").is_ok(), good);
+            tries(&scene, Operation::Get) - before
+        };
+        assert_eq!(tries_of(false), 5);
+        assert_eq!(tries_of(false), 1);
+        assert_eq!(tries_of(true), 1);
+        assert_eq!(tries_of(false), 5);
     }
 
     #[test]

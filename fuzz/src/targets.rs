@@ -17,6 +17,7 @@ use esker::chunk::split::{Split, Splitter, ZEROS_BYTES_MIN};
 use esker::crypto::envelope::{KemPrivate, Psk, open_secret};
 use esker::crypto::key::SecretKey;
 use esker::crypto::seal;
+use esker::crypto::words::words_of;
 use esker::error::{Error, Kind};
 use esker::format::access::{EpochSecrets, Statement};
 use esker::format::bytes::Fields;
@@ -32,9 +33,12 @@ use esker::fuzzing;
 use esker::id::{ChunkId, ObjectId, SessionId};
 use esker::path::TreePath;
 use esker::repo::commits::CommitHeader;
+use esker::repo::kit::Kit;
 use esker::repo::reader::{Entries, FrameAt, Location, Pieces, ReadRepo};
+use esker::repo::recovery::{secret_from_text, words_from_text};
 use esker::repo::secret::KeyFile;
 use esker::source::exclude::{Case, Patterns};
+use esker::storage::remote::url::{Url, of_ssh_place};
 use esker::world::{Time, World};
 
 use super::memory;
@@ -91,6 +95,7 @@ pub(crate) const TARGETS: &[Target] = &[
     seeded("id", id, &[b"000102030405060708090a0b0c0d0e0f", b"0A"]),
     target("index_segment", segment),
     target("key_file", key_file),
+    seeded("kit", kit, KITS),
     target("key_slot", slot),
     seeded("level", level, &[b"auto", b"off", b"19", b"20"]),
     target("list_node", record::<ListNode>),
@@ -101,6 +106,8 @@ pub(crate) const TARGETS: &[Target] = &[
     target("pack_trailer", trailer),
     seeded("path", path, &[b"/", b"/a/b", b"/a/../b", b"a//b/."]),
     seeded("patterns", patterns, PATTERNS),
+    seeded("pins", pins, PINS),
+    seeded("recovery_text", recovery_text, RECOVERY_TEXTS),
     Target { memory: (8 * MIB, 64), ..seeded("run", run, &[&RUN]) },
     target("sealed_box", sealed_box),
     target("sealed_record", sealed_record),
@@ -109,8 +116,10 @@ pub(crate) const TARGETS: &[Target] = &[
     target("signed_record", signed_record),
     seeded("signed_text", signed_text, &[&[1; 100]]),
     seeded("size", size, &[b"10M", b"64KiB", b"1.5 g", b"99999999999999999999"]),
+    seeded("sftp_packet", sftp_packet, SFTP_PACKETS),
     target("snapshot", record::<Snapshot>),
     Target { memory: (24 * MIB, 512), ..seeded("split", split, SPLITS) },
+    seeded("storage_url", storage_url, URLS),
     target("sweep", record::<Swept>),
     seeded("time", time, &[b"2h ago", b"2026-01-15 10:30", b"2026-01-15T10:30:00+01:00", b"2026-01-15"]),
     target("tree_entry", record::<Entry>),
@@ -392,6 +401,85 @@ fn level(data: &[u8]) {
     if let Ok(level) = text.parse::<Level>() {
         assert_eq!(level.to_string().parse(), Ok(level));
         drop(Compressor::new(level));
+    }
+}
+
+const KITS: &[&[u8]] = &[
+    b"begin esker kit 1\nobject config 3 00\n616263\nend esker kit 1\n",
+    b"begin esker kit 1\nobject keys/00000000000000000000000000000000 1 aa\nff\nobject access/x 0 \nend esker kit 2",
+];
+
+/// What a kit holds comes back from its text, and only what is as it was described.
+fn kit(data: &[u8]) {
+    let Ok(text) = std::str::from_utf8(data) else { return };
+    // Nobody can guess the hash of an object: the input is an object, too.
+    let mut made = Kit::default();
+    made.objects.insert("config".into(), data.to_vec());
+    let again = Kit::from_text(&made.to_text()).expect("it is a kit");
+    assert!(again.objects == made.objects && again.faults.is_empty());
+    if let Ok(kit) = Kit::from_text(text) {
+        let again = Kit::from_text(&kit.to_text()).expect("it is a kit");
+        assert_eq!(again.objects, kit.objects);
+    }
+}
+
+const RECOVERY_TEXTS: &[&[u8]] = &[
+    b"abandon abandon abandon abandon abandon abandon abandon abandon abandon abandon abandon abandon \
+      abandon abandon abandon abandon abandon abandon abandon abandon abandon abandon abandon art",
+    b"1. aban 2 ABANDON, able about\nabove absent absorb abstract absurd abuse access accident acct",
+    b"ESKER RECOVERY SHEET  (esker-sheet-1)\nRepository: 00\nWords:\n 1 abandon\nRoot: 00\nCheck: 00\n",
+];
+
+/// What is typed from paper: words, a sheet, or a key file.
+fn recovery_text(data: &[u8]) {
+    let Ok(text) = std::str::from_utf8(data) else { return };
+    let _ = secret_from_text(text);
+    if let Ok(seed) = words_from_text(text) {
+        let again = words_from_text(&words_of(&seed).join(" ")).expect("they are the words of a seed");
+        assert_eq!(again.expose(), seed.expose());
+    }
+}
+
+const PINS: &[&[u8]] =
+    &[b"esker-pins-1\n", b"esker-pins-1\naccess 0000000000000000000000000000000000000000000000000000000000000000\n"];
+
+/// A pins file is read as it was written, or not at all.
+fn pins(data: &[u8]) {
+    let Ok(body) = std::str::from_utf8(data) else { return };
+    if let Some(written) = fuzzing::rewritten_pins(body) {
+        let body = written.rsplit_once("check ").expect("it ends with a checksum").0;
+        assert_eq!(fuzzing::rewritten_pins(body), Some(written.clone()));
+    }
+}
+
+const SFTP_PACKETS: &[&[u8]] = &[
+    b"\x02\0\0\0\x03\0\0\0\x19posix-rename@openssh.com\0\0\0\x011",
+    b"\x65\0\0\0\x01\0\0\0\x02\0\0\0\x07No such\0\0\0\0",
+    b"\x68\0\0\0\x01\0\0\0\x01\0\0\0\x01a\0\0\0\x01a\0\0\0\x01\0\0\0\0\0\0\0\x05",
+    b"\x69\0\0\0\x01\0\0\0\x0d\0\0\0\0\0\0\0\x05\0\0\x81\xa4\0\0\0\0\0\0\0\0",
+];
+
+fn sftp_packet(data: &[u8]) {
+    assert!(fuzzing::read_sftp_packet(data) <= 4);
+}
+
+const URLS: &[&[u8]] = &[
+    b"s3://bucket/a/b?endpoint=http://127.0.0.1:5300&region=eu",
+    b"sftp:user@host:path",
+    b"sftp://user@[::1]:22//srv/%41",
+    b"webdav+http://h:1/x",
+];
+
+/// A URL of a storage: its place reads as a URL again, without what may be secret.
+fn storage_url(data: &[u8]) {
+    let Ok(text) = std::str::from_utf8(data) else { return };
+    let text = of_ssh_place(text);
+    if let Ok(url) = Url::parse(&text) {
+        let place = url.place();
+        assert!(
+            url.user.is_none_or(|user| user.is_empty() || !place.starts_with(&format!("{}://{user}@", url.scheme)))
+        );
+        assert!(!url.path.split('/').any(|part| part == ".." || part == "."));
     }
 }
 

@@ -139,14 +139,12 @@ impl BlockReader {
     }
 }
 
-/// Takes the file for this process; false when another that is alive has it.
-///
-/// A lock ends with its process, a kill included. Where the file system has no locks, two runs of
-/// the same backup at once may lose the younger's record, and nothing else.
-pub(super) fn claim(file: &File) -> bool {
+/// Takes the file for this process; false when another that is alive has it. A lock ends with its
+/// process, a kill included. Where the file system has no locks the answer is `without_locks`.
+pub(super) fn claim(file: &File, without_locks: bool) -> bool {
     match rustix::fs::flock(file, rustix::fs::FlockOperation::NonBlockingLockExclusive) {
         Ok(()) => true,
-        Err(error) => error != rustix::io::Errno::WOULDBLOCK,
+        Err(error) => without_locks && error != rustix::io::Errno::WOULDBLOCK,
     }
 }
 

@@ -75,7 +75,7 @@ impl Journal {
             std::fs::create_dir_all(folder)?;
         }
         let file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(self.path())?;
-        claim(&file);
+        claim(&file, true);
         let subject = subject(&self.place, &self.session);
         let mut writer = BlockWriter::begin(file, &self.place.key, &self.world, subject)?;
         writer.push(SESSION, &self.start)?;
@@ -128,7 +128,8 @@ impl Unfinished {
 pub(super) fn unfinished(repo: &Repository, place: &Place) -> Vec<Unfinished> {
     let mut found = Vec::new();
     for (path, session) in place.files("open") {
-        let Some(file) = File::open(&path).ok().filter(claim) else { continue };
+        // Without locks nobody knows whether its run is still at work: then it is left alone.
+        let Some(file) = File::open(&path).ok().filter(|file| claim(file, false)) else { continue };
         match read(place, session, &path, file, &repo.keys.credential.id()) {
             Ok(unfinished) => found.push(unfinished),
             // Made in the moment of the kill, or another credential's.

@@ -57,7 +57,7 @@ impl Followers {
         let parent = parent.filter(|parent| parent.header.chosen.is_some());
         let mut stopped = Vec::new();
         for (path, _) in place.files("new") {
-            let Some(file) = File::open(&path).ok().filter(claim) else { continue };
+            let Some(file) = File::open(&path).ok().filter(|file| claim(file, true)) else { continue };
             match Follower::open(place, file) {
                 Some(follower) => stopped.push((path, follower)),
                 None => {

@@ -219,7 +219,7 @@ impl RecordWriter {
         let header = Header { session, began, chosen: None };
         let begin = || {
             let file = OpenOptions::new().read(true).write(true).create(true).truncate(true).open(&temporary)?;
-            claim(&file);
+            claim(&file, true);
             let mut blocks = BlockWriter::begin(file, &place.key, world, place.subject())?;
             blocks.push(HEAD, &header.encode()).map(|()| blocks)
         };
@@ -262,7 +262,7 @@ impl RecordWriter {
         rustix::fs::rename(&self.temporary, &self.place.path)?;
         for (path, _) in self.place.files("new") {
             // Those of runs at work are theirs.
-            if File::open(&path).is_ok_and(|file| claim(&file)) {
+            if File::open(&path).is_ok_and(|file| claim(&file, true)) {
                 let _ = std::fs::remove_file(path);
             }
         }

@@ -278,6 +278,12 @@ fn object_bytes(server: &Server, name: &str, attributes: &Attributes) -> Result<
     }
 }
 
+/// For `fuzz/`: reads a packet from a server as each thing it may be.
+#[doc(hidden)]
+pub fn read_packet(packet: &[u8]) -> usize {
+    wire::read_as_everything(packet)
+}
+
 impl Storage for Sftp {
     fn place(&self) -> String {
         self.server.place_of("")

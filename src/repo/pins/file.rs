@@ -79,6 +79,11 @@ impl Pins {
     }
 }
 
+/// Reads a text with its checksum made right; gives it written again.
+pub(super) fn rewritten(body: &str) -> Option<String> {
+    Some(Pins::from_text(&format!("{body}check {}\n", checksum(body)))?.to_text())
+}
+
 fn checksum(text: &str) -> String {
     hex(&blake3::hash(text.as_bytes()).as_bytes()[..8])
 }

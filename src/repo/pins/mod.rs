@@ -267,5 +267,11 @@ impl Repository {
     }
 }
 
+/// For `fuzz/`: reads a pins file; gives it written again.
+#[doc(hidden)]
+pub fn rewritten_pins(text: &str) -> Option<String> {
+    file::rewritten(text)
+}
+
 #[cfg(test)]
 mod tests;

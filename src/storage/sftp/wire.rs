@@ -456,6 +456,17 @@ impl<'a> Cursor<'a> {
     }
 }
 
+/// Reads a packet from a server as each thing it may be; how many of them it is.
+pub(super) fn read_as_everything(packet: &[u8]) -> usize {
+    let read = [
+        Reply::decode(packet).is_ok(),
+        decode_hello(packet).is_ok(),
+        decode_limits(packet).is_ok(),
+        decode_space(packet).is_ok(),
+    ];
+    read.iter().filter(|good| **good).count()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

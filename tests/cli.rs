@@ -151,7 +151,7 @@ fn wrong_usage_is_2() {
         &["key", "remove", "ffffffff"],
         &["--repo", "s3://bucket/x", "-o", "no-such=x", "snapshots"],
         &["--repo", "carrier-pigeon://x", "snapshots"],
-        &["--repo", "sftp:user@host", "snapshots"],
+        &["--repo", "sftp://", "snapshots"],
         &["backup", ".", "--exclude", "[z-a"],
         &["backup", ".", "--exclude-if-present", "a/b"],
         &["--key-file", "key", "--password-file", "x", "snapshots"],

@@ -107,7 +107,8 @@ fn list_may_match_below(patterns: &[Pattern], path: &[u8]) -> bool {
     let mut may = false;
     for pattern in patterns {
         if pattern.negated {
-            may = may && !pattern.matches(&names);
+            // What takes back a directory takes back all below it; only `/` stands for itself alone.
+            may = may && (pattern.parts.is_empty() || !pattern.matches(&names));
         } else {
             may = may || pattern.may_match_below(&names);
         }
@@ -433,6 +434,16 @@ mod tests {
     }
 
     /// What restic's own documentation and behaviour lead its users to expect.
+    /// Found by fuzzing: a restore with these entered no directory.
+    #[test]
+    fn taking_back_the_top_takes_back_nothing_below_it() {
+        let mut patterns = Patterns::new();
+        patterns.add_lines(b"**\n!/\n", Case::Sensitive, &|_: &[u8]| None).unwrap();
+        let path = |text: &str| TreePath::from_bytes(text.as_bytes()).unwrap();
+        assert!(patterns.matches(&path("/a/b")) && !patterns.matches(&path("/")));
+        assert!(patterns.may_match_below(&path("/")) && patterns.may_match_below(&path("/a")));
+    }
+
     #[test]
     fn one_pattern_matches_as_in_restic() {
         const GO: &str = "/foo/bar/test.go";

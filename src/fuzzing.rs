@@ -22,12 +22,12 @@ pub fn ask_run(file: &File, strangers: &[[u8; 32]]) -> Option<u64> {
 /// Reads a packet from an SFTP server as each thing it may be; how many of them it is.
 #[cfg(feature = "sftp")]
 pub fn read_sftp_packet(packet: &[u8]) -> usize {
-    crate::storage::sftp::read_packet(packet)
+    crate::storage::sftp::wire::read_as_everything(packet)
 }
 
 /// Reads the body of a pins file, its checksum made right; gives it written again.
 pub fn rewritten_pins(body: &str) -> Option<String> {
-    crate::repo::pins::rewritten_pins(body)
+    crate::repo::pins::file::rewritten(body)
 }
 
 /// Reads a size as it is typed.

@@ -198,24 +198,10 @@ fn segment(data: &[u8]) {
     assert!(segment.packs.iter().all(|pack| (pack.origin as usize) < segment.origins.len()));
 }
 
-const RECORD_KINDS: [RecordKind; 11] = [
-    RecordKind::Config,
-    RecordKind::Statement,
-    RecordKind::Session,
-    RecordKind::Commit,
-    RecordKind::Segment,
-    RecordKind::Flag,
-    RecordKind::Condemned,
-    RecordKind::Swept,
-    RecordKind::Done,
-    RecordKind::Note,
-    RecordKind::Log,
-];
-
 /// The kind a record says it is, and the record with the digest that it should have.
 fn with_digest(data: &[u8]) -> (RecordKind, Vec<u8>) {
     let number = data.get(8).copied().unwrap_or_default();
-    let kind = RECORD_KINDS.into_iter().find(|kind| *kind as u8 == number).unwrap_or(RecordKind::Commit);
+    let kind = RecordKind::ALL.into_iter().find(|kind| *kind as u8 == number).unwrap_or(RecordKind::Commit);
     if kind.is_named_by_hash() {
         return (kind, data.to_vec());
     }

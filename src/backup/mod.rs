@@ -40,7 +40,7 @@ use crate::chunk::cut::{Cutter, Parameters};
 use crate::error::{Context, Error, Kind, Result};
 use crate::format::session::{CommitKind, Snapshot};
 use crate::id::{SessionId, hex};
-use crate::monitor::{Monitor, Severity};
+use crate::monitor::Monitor;
 use crate::path::TreePath;
 use crate::repo::Repository;
 use crate::repo::pack_writer::PackSettings;
@@ -218,8 +218,7 @@ fn attempt(mut passage: Passage<'_>, options: &Options, monitor: &Monitor, place
     let record = place.filter(|_| !options.variation.dry_run).and_then(|place| match begin_record(place, &passage) {
         Ok(writer) => Some(writer),
         Err(error) => {
-            let message = format!("the next backup will read every file again: {error}");
-            monitor.problem(Severity::Warning, place.path.display().to_string(), message);
+            record::warn_lost(monitor, place.path.display().to_string(), &error);
             None
         }
     });
@@ -316,8 +315,7 @@ fn attempt(mut passage: Passage<'_>, options: &Options, monitor: &Monitor, place
         return Ok(Attempt::BeginAnew(passage.superseded()));
     }
     if let Some(Err(error)) = sequenced.record.take().map(|record| record.finish(id, chosen)) {
-        let message = format!("the next backup will read every file again: {error}");
-        monitor.problem(Severity::Warning, "change record", message);
+        record::warn_lost(monitor, "change record", &error);
     }
     ended(Ending::Made, snapshot)
 }

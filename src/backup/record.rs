@@ -25,6 +25,7 @@ use crate::format::DecodeError;
 use crate::format::cbor::{self, Record};
 use crate::format::tree::Entry;
 use crate::id::{ChunkId, SessionId};
+use crate::monitor::{Monitor, Severity};
 use crate::world::{Time, World};
 
 const BLOCK_BYTES_TARGET: usize = 256 << 10;
@@ -77,6 +78,11 @@ impl Place {
         found.sort();
         found
     }
+}
+
+/// Says what it means that this run leaves no record.
+pub(super) fn warn_lost(monitor: &Monitor, item: impl Into<String>, error: &dyn std::fmt::Display) {
+    monitor.problem(Severity::Warning, item, format!("the next backup will read every file again: {error}"));
 }
 
 /// What a run recorded about an entry besides the entry itself.

@@ -8,7 +8,7 @@ use crossbeam_channel::Receiver;
 use super::Options;
 use super::follow::{Fresh, Status, Step};
 use super::passage::Passage;
-use super::record::{RecordWriter, Row, Seen};
+use super::record::{self, RecordWriter, Row, Seen};
 use super::unchanged::{Chosen, Digest};
 use super::units::{Expected, FileDone, Permits};
 use crate::chunk::frame::{FrameBuilder, PlainFrame};
@@ -78,6 +78,7 @@ impl<'r> Chunks<'r> {
         self.packs.add(FrameKind::Snapshot, frame)?;
         self.packs.finish()
     }
+
     /// Stores a chunk unless it can be reused or this session has claimed it.
     fn add(&mut self, kind: ChunkKind, id: ChunkId, bytes: &[u8]) -> Result<()> {
         if self.session.may_reuse(&id) || !self.claimed.claim(id).context(|| "cannot remember a new chunk")? {
@@ -239,8 +240,7 @@ impl<'s, 'r> Sequencer<'s, 'r> {
         if !self.passage.go_on(&packs)? || outcome == Outcome::Flagged {
             return Err(Halt::BeginAnew);
         }
-        self.summary.data_added += self.chunks.added_bytes;
-        self.summary.data_added_packed += self.chunks.packs.sealed_bytes();
+        self.summary = self.summary_with_chunks();
         self.chunks = Chunks::new(self.passage, self.options.packs);
         self.checkpoint = self.passage.repo().world.now();
         Ok(())
@@ -263,10 +263,7 @@ impl<'s, 'r> Sequencer<'s, 'r> {
     fn commit_checkpoint(&mut self, file: Option<(&Fresh, &[Piece])>) -> Result<(Vec<PackId>, Outcome)> {
         let root = self.tree_so_far(file)?;
         self.chunks.flush()?;
-        let mut summary = self.summary;
-        summary.data_added += self.chunks.added_bytes;
-        summary.data_added_packed += self.chunks.packs.sealed_bytes();
-        let snapshot = self.passage.snapshot(root, summary);
+        let snapshot = self.passage.snapshot(root, self.summary_with_chunks());
         let packs = self.chunks.close(&snapshot)?;
         let ids = packs.iter().map(|pack| pack.id).collect();
         let session = self.chunks.session.id();
@@ -275,6 +272,15 @@ impl<'s, 'r> Sequencer<'s, 'r> {
             self.lose_record(&error);
         }
         Ok((ids, outcome))
+    }
+
+    /// What the backup did so far, with what the session at work has stored.
+    fn summary_with_chunks(&self) -> Summary {
+        Summary {
+            data_added: self.summary.data_added + self.chunks.added_bytes,
+            data_added_packed: self.summary.data_added_packed + self.chunks.packs.sealed_bytes(),
+            ..self.summary
+        }
     }
 
     /// The entry of `/` as if the walk ended here: what is open is closed as it stands, and said
@@ -300,8 +306,7 @@ impl<'s, 'r> Sequencer<'s, 'r> {
     }
 
     fn lose_record(&mut self, error: &std::io::Error) {
-        let message = format!("the next backup will read every file again: {error}");
-        self.monitor.problem(Severity::Warning, "change record", message);
+        record::warn_lost(self.monitor, "change record", error);
         self.record = None;
     }
 
@@ -531,9 +536,7 @@ impl<'s, 'r> Sequencer<'s, 'r> {
     /// Seals what is left and sums up.
     pub(super) fn finish(mut self, root: Entry) -> Result<Sequenced<'r>> {
         self.chunks.flush()?;
-        let mut summary = self.summary;
-        summary.data_added += self.chunks.added_bytes;
-        summary.data_added_packed += self.chunks.packs.sealed_bytes();
+        let summary = self.summary_with_chunks();
         Ok(Sequenced { chunks: self.chunks, record: self.record, root, summary })
     }
 }

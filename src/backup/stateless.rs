@@ -10,7 +10,7 @@ use std::io;
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 
-use super::record::Place;
+use super::record::{self, Place};
 use crate::error::{Context, Error, Kind, Result};
 use crate::id::hex;
 use crate::monitor::{Monitor, Severity};
@@ -67,7 +67,7 @@ impl Fetched {
     /// Puts the record back. The snapshot is made by now: a failure is a warning.
     pub(super) fn put_back(&self, repo: &Repository, path: &Path, monitor: &Monitor) {
         if let Err(error) = self.try_put_back(repo, path) {
-            self.warn(monitor, &format!("the next backup will read every file again: {}", error.with_causes()));
+            record::warn_lost(monitor, self.object.as_str(), &error.with_causes());
         }
     }
 

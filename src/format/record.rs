@@ -45,23 +45,24 @@ pub enum RecordKind {
     Log = 11,
 }
 
-const KINDS: [RecordKind; 11] = [
-    RecordKind::Config,
-    RecordKind::Statement,
-    RecordKind::Session,
-    RecordKind::Commit,
-    RecordKind::Segment,
-    RecordKind::Flag,
-    RecordKind::Condemned,
-    RecordKind::Swept,
-    RecordKind::Done,
-    RecordKind::Note,
-    RecordKind::Log,
-];
-
 impl RecordKind {
+    /// Every kind, in order of its number.
+    pub const ALL: [Self; 11] = [
+        Self::Config,
+        Self::Statement,
+        Self::Session,
+        Self::Commit,
+        Self::Segment,
+        Self::Flag,
+        Self::Condemned,
+        Self::Swept,
+        Self::Done,
+        Self::Note,
+        Self::Log,
+    ];
+
     fn from_u8(number: u8) -> Result<Self> {
-        let kind = KINDS.iter().find(|kind| **kind as u8 == number);
+        let kind = RecordKind::ALL.iter().find(|kind| **kind as u8 == number);
         kind.copied().ok_or_else(|| DecodeError::unsupported("record kind", number.to_string()))
     }
 

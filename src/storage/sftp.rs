@@ -29,7 +29,7 @@ mod pool;
 mod session;
 mod ssh;
 mod walk;
-mod wire;
+pub(crate) mod wire;
 
 use calls::{Refusal, failure};
 use pool::Pool;
@@ -276,12 +276,6 @@ fn object_bytes(server: &Server, name: &str, attributes: &Attributes) -> Result<
         (FileType::Directory, _) => Err(Error::not_found(name)),
         _ => Err(server.no_file(name)),
     }
-}
-
-/// For `fuzz/`: reads a packet from a server as each thing it may be.
-#[doc(hidden)]
-pub fn read_packet(packet: &[u8]) -> usize {
-    wire::read_as_everything(packet)
 }
 
 impl Storage for Sftp {

@@ -220,7 +220,7 @@ fn key_file(header: &Header, bytes: &[u8], released: &mut Vec<u8>) -> Read {
 }
 
 fn kind(header: &Header) -> RecordKind {
-    let kind = super::sealed::KINDS.into_iter().find(|kind| kind.what() == header.text("kind"));
+    let kind = esker::format::record::RecordKind::ALL.into_iter().find(|kind| kind.what() == header.text("kind"));
     kind.unwrap_or_else(|| panic!("no records are of kind `{}`", header.text("kind")))
 }
 

@@ -155,21 +155,6 @@ pub(super) fn tables() -> Vec<Vector> {
     ]
 }
 
-/// Every kind of record.
-pub(crate) const KINDS: [RecordKind; 11] = [
-    RecordKind::Config,
-    RecordKind::Statement,
-    RecordKind::Session,
-    RecordKind::Commit,
-    RecordKind::Segment,
-    RecordKind::Flag,
-    RecordKind::Condemned,
-    RecordKind::Swept,
-    RecordKind::Done,
-    RecordKind::Note,
-    RecordKind::Log,
-];
-
 /// The text of a sealed record, signed; `name` is empty for kinds that are named by their hash.
 pub(super) fn signed_text(kind: RecordKind, name: &str, body: &[u8]) -> Vec<u8> {
     let credential = Credential::from_seed(SEED);

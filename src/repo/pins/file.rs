@@ -80,7 +80,7 @@ impl Pins {
 }
 
 /// Reads a text with its checksum made right; gives it written again.
-pub(super) fn rewritten(body: &str) -> Option<String> {
+pub(crate) fn rewritten(body: &str) -> Option<String> {
     Some(Pins::from_text(&format!("{body}check {}\n", checksum(body)))?.to_text())
 }
 

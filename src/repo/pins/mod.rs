@@ -25,7 +25,7 @@ use crate::format::config::Config;
 use crate::id::{ObjectId, RepoId, SessionId};
 use crate::storage::{self, Storage};
 
-mod file;
+pub(crate) mod file;
 
 use file::{PinFile, Pins};
 
@@ -265,12 +265,6 @@ impl Repository {
             change(pins);
         });
     }
-}
-
-/// For `fuzz/`: reads a pins file; gives it written again.
-#[doc(hidden)]
-pub fn rewritten_pins(text: &str) -> Option<String> {
-    file::rewritten(text)
 }
 
 #[cfg(test)]

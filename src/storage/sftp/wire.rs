@@ -457,7 +457,7 @@ impl<'a> Cursor<'a> {
 }
 
 /// Reads a packet from a server as each thing it may be; how many of them it is.
-pub(super) fn read_as_everything(packet: &[u8]) -> usize {
+pub(crate) fn read_as_everything(packet: &[u8]) -> usize {
     let read = [
         Reply::decode(packet).is_ok(),
         decode_hello(packet).is_ok(),

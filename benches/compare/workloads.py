@@ -2,6 +2,9 @@
 
 random       one file of random bytes; the change is a seeded insert, delete or overwrite of
              up to 100 KB for every 5 MiB
+disk-image   one file, 55 % of it files of this machine's /usr/lib, 25 % copies of earlier regions at
+             unaligned offsets, 10 % runs of zeros, 10 % random; the change is 500 edits for every
+             4 GiB, about 2 % of the bytes, a third each inserted, deleted and overwritten
 source-tree  text and binaries of this machine (crate sources, then /usr/share) up to a size;
              the change is a line appended to 1 % of the files
 state-files  workspaces of indented JSON, as an infrastructure service keeps them;
@@ -18,7 +21,7 @@ import random
 import shutil
 
 MIB = 1 << 20
-SOURCES = [os.path.expanduser("~/.cargo/registry/src"), "/usr/share"]
+SOURCES = [os.path.expanduser("~/.cargo/registry/src"), "/usr/include", "/usr/share", "/usr/lib/python3"]
 TYPES = ["aws_instance", "aws_security_group", "aws_iam_role", "aws_s3_bucket", "google_compute_instance",
          "kubernetes_deployment", "azurerm_network_interface", "aws_route53_record"]
 
@@ -112,6 +115,73 @@ class Random(Workload):
                 new.write(old.read(end - old.tell()))
 
 
+class DiskImage(Workload):
+    """`size` is in MiB."""
+    name = "disk-image"
+
+    def make(self):
+        size = self.size * MIB
+        rng = random.Random("image")
+        pool = [path for path in files("/usr/lib") if os.path.getsize(path) > 0]
+        rng.shuffle(pool)
+        at, taken, tally = 0, 0, {"file": 0, "copy": 0, "zero": 0, "random": 0}
+        with open(self.path(), "w+b", buffering=0) as image:
+            while at < size:
+                # Whichever kind is furthest behind its share comes next.
+                share = {"file": .55, "copy": .25 if at > 64 * MIB else 0, "zero": .10, "random": .10}
+                kind = max(share, key=lambda k: share[k] * (at + 1) - tally[k] + rng.random() * 4 * MIB)
+                if kind == "file":
+                    with open(pool[taken % len(pool)], "rb") as file:
+                        block = file.read(48 * MIB)
+                    taken += 1
+                    block += bytes(-len(block) % 4096)
+                elif kind == "copy":
+                    length = min(at, int(65536 * 256 ** rng.random()) + rng.randrange(4096))
+                    block = os.pread(image.fileno(), length, rng.randrange(at - length + 1))
+                elif kind == "zero":
+                    block = bytes(int(4096 * 2048 ** rng.random()))
+                else:
+                    block = rng.randbytes(int(65536 * 128 ** rng.random()))
+                block = block[:size - at]
+                image.write(block)
+                at += len(block)
+                tally[kind] += len(block)
+        self.edit()
+
+    def edit(self):
+        """Makes the edited image beside the tree."""
+        size = self.size * MIB
+        rng = random.Random("edits")
+        places = sorted(rng.sample(range(size - MIB), max(1, 500 * self.size // 4096)))
+        with open(self.path(), "rb") as old, open(self.edited(), "wb") as new:
+            at = 0
+            for place in places:
+                if place < at:
+                    continue
+                old.seek(at)
+                copy(old, new, place - at)
+                length, kind = rng.randrange(1, 344_000), rng.choice("ido")
+                if kind in "io":
+                    new.write(rng.randbytes(length))
+                at = place if kind == "i" else place + length
+            old.seek(at)
+            shutil.copyfileobj(old, new, 8 * MIB)
+
+    def path(self):
+        return os.path.join(self.root, "disk.img")
+
+    def edited(self):
+        return os.path.join(self.side, "disk.img")
+
+    def change(self):
+        middle = self.path() + ".swap"
+        os.rename(self.path(), middle)
+        os.rename(self.edited(), self.path())
+        os.rename(middle, self.edited())
+
+    undo = change
+
+
 class SourceTree(Workload):
     """`size` is about how many MiB."""
     name = "source-tree"
@@ -178,6 +248,13 @@ class StateFiles(Workload):
             chosen = random.Random(path).choice(state["resources"])
             chosen["instances"][0]["attributes"]["private_ip"] = "192.168.77.7"
             write_json(os.path.dirname(path), "terraform.tfstate", state)
+
+
+def copy(old, new, length):
+    while length > 0:
+        block = old.read(min(length, 8 * MIB))
+        new.write(block)
+        length -= len(block)
 
 
 def write_json(folder, name, value):

@@ -10,7 +10,7 @@
 //! tag` with the file's subject, the block's ordinal and its mark as associated data.
 
 use std::fs::File;
-use std::io::{self, BufReader, Read, Write};
+use std::io::{self, BufReader, Read, Seek, SeekFrom, Write};
 use std::os::unix::fs::FileExt;
 
 use crate::crypto::key::SecretKey;
@@ -18,8 +18,17 @@ use crate::crypto::seal;
 use crate::world::World;
 
 const HEAD_BYTES: usize = 72;
-/// The longest block that is read back; one file of a terabyte has a row of 600 MB.
+/// The longest block that is read back. One of rows has a quarter of a mebibyte and one row more,
+/// of a file with extended attributes or thousands of holes; the longest is the list of packs.
 const BLOCK_BYTES_MAX: usize = 1 << 30;
+
+/// Where a block stands.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Position {
+    /// From the front of the file.
+    pub(super) offset: u64,
+    pub(super) ordinal: u64,
+}
 
 /// What a file is: its magic bytes, the purpose of its key, and what it is about.
 #[derive(Debug, Clone)]
@@ -53,7 +62,7 @@ pub(super) struct BlockWriter {
     subject: Subject,
     key: SecretKey,
     world: World,
-    ordinal: u64,
+    next: Position,
 }
 
 impl BlockWriter {
@@ -62,7 +71,8 @@ impl BlockWriter {
         let salt: [u8; 32] = world.random();
         let key = parent_key.derive_salted(&salt, subject.purpose);
         file.write_all(&[&subject.magic[..], &salt, &key.commitment].concat())?;
-        Ok(Self { file, subject, key: key.key, world: world.clone(), ordinal: 0 })
+        let next = Position { offset: HEAD_BYTES as u64, ordinal: 0 };
+        Ok(Self { file, subject, key: key.key, world: world.clone(), next })
     }
 
     fn seal(&self, ordinal: u64, mark: u8, plain: &[u8]) -> io::Result<Vec<u8>> {
@@ -76,10 +86,16 @@ impl BlockWriter {
 
     /// Appends a block with a mark of the caller's.
     pub(super) fn push(&mut self, mark: u8, plain: &[u8]) -> io::Result<()> {
-        let block = self.seal(self.ordinal, mark, plain)?;
+        let block = self.seal(self.next.ordinal, mark, plain)?;
         self.file.write_all(&block)?;
-        self.ordinal += 1;
+        self.next.offset += block.len() as u64;
+        self.next.ordinal += 1;
         Ok(())
+    }
+
+    /// Where the next block will stand.
+    pub(super) fn position(&self) -> Position {
+        self.next
     }
 
     /// Puts another block of the same length in the place of the first.
@@ -94,7 +110,7 @@ pub(super) struct BlockReader {
     file: BufReader<File>,
     subject: Subject,
     key: SecretKey,
-    ordinal: u64,
+    next: Position,
 }
 
 impl BlockReader {
@@ -110,7 +126,20 @@ impl BlockReader {
             return Err(broken());
         }
         let key = seal::committed(parent_key.derive_salted(salt, subject.purpose), commitment, subject.purpose);
-        Ok(Self { file, key: key.map_err(io::Error::other)?, subject, ordinal: 0 })
+        let next = Position { offset: HEAD_BYTES as u64, ordinal: 0 };
+        Ok(Self { file, key: key.map_err(io::Error::other)?, subject, next })
+    }
+
+    /// Where the next block stands.
+    pub(super) fn position(&self) -> Position {
+        self.next
+    }
+
+    /// Goes on with the block that stands there, as a writer or an earlier reading said.
+    pub(super) fn seek(&mut self, to: Position) -> io::Result<()> {
+        self.file.seek(SeekFrom::Start(to.offset))?;
+        self.next = to;
+        Ok(())
     }
 
     /// The next block and its mark, one of `marks`; `None` at the clean end of the file.
@@ -129,9 +158,10 @@ impl BlockReader {
             return Err(broken());
         }
         for mark in marks {
-            let aad = self.subject.aad(self.ordinal, *mark);
+            let aad = self.subject.aad(self.next.ordinal, *mark);
             if let Ok(plain) = seal::open(&self.key, &aad, &sealed, self.subject.purpose) {
-                self.ordinal += 1;
+                self.next.offset += 4 + length as u64;
+                self.next.ordinal += 1;
                 return Ok(Some((*mark, plain)));
             }
         }
@@ -170,6 +200,7 @@ mod tests {
         let mut writer =
             BlockWriter::begin(file.try_clone().unwrap(), &key, &World::seeded(1), subject(b"set")).unwrap();
         writer.push(0, b"head").unwrap();
+        let rows = writer.position();
         writer.push(0, b"rows").unwrap();
         writer.push(1, b"last").unwrap();
         writer.replace_first(0, b"HEAD").unwrap();
@@ -178,6 +209,10 @@ mod tests {
         assert_eq!(reader.next(&[0, 1]).unwrap(), Some((0, b"rows".to_vec())));
         assert_eq!(reader.next(&[0, 1]).unwrap(), Some((1, b"last".to_vec())));
         assert_eq!(reader.next(&[0, 1]).unwrap(), None);
+        reader.seek(rows).unwrap();
+        assert_eq!(reader.next(&[0, 1]).unwrap(), Some((0, b"rows".to_vec())));
+        reader.seek(Position { ordinal: 0, ..rows }).unwrap();
+        assert!(reader.next(&[0, 1]).is_err());
         assert!(reopened(&file, 2, b"set").is_err());
         assert!(reopened(&file, 1, b"other").unwrap().next(&[0, 1]).is_err());
         let length = file.metadata().unwrap().len();

@@ -8,6 +8,7 @@ use crossbeam_channel::{Receiver, Sender};
 use super::Options;
 use super::known::{Followers, Known, Old};
 use super::passage::Passage;
+use super::record::pieces_of;
 use super::units::{Batch, FileJob, Unit};
 use crate::error::Error;
 use crate::format::cbor::Extra;
@@ -51,7 +52,10 @@ pub(super) enum Step {
     Enter { fresh: Fresh, known: bool, whole: bool },
     /// It ends. `old` is the root node it had.
     Leave { incomplete: bool, old: Option<(ChunkId, u64)> },
-    /// An entry that is complete; a file's content is inline.
+    /// The next pieces, as a record has them, of the large unmodified file that follows. Where not
+    /// all the run relied on stands, its list is made anew.
+    Pieces { pieces: Vec<u8>, upheld: bool },
+    /// An entry that is complete.
     Ready { fresh: Fresh, status: Status },
     /// A file whose content comes from the unit being read.
     File { fresh: Fresh, path: TreePath, known: bool },
@@ -127,7 +131,7 @@ pub(super) fn follow(
 
 /// What became of an entry since the parent.
 fn status(known: &Known, entry: &Entry) -> Status {
-    match &known.parent {
+    match known.parent() {
         None => Status::New,
         Some(old) if old.seen.entry == *entry => Status::Unmodified,
         Some(_) => Status::Changed,
@@ -187,7 +191,7 @@ impl Driver<'_, '_> {
 
     /// Reads extended attributes unless an earlier run saw the entry just as it is.
     fn xattrs(&mut self, known: &Known, stat: &Stat, owner: Owner<'_>, path: &TreePath) -> Vec<Xattr> {
-        if let Some(old) = known.all().find(|old| self.is_untouched(old, stat)) {
+        if let Some(old) = known.all().iter().find(|old| self.is_untouched(old, stat)) {
             return old.seen.entry.attributes.xattrs.clone();
         }
         let (xattrs, problems) = meta::xattrs(owner);
@@ -208,19 +212,44 @@ impl Driver<'_, '_> {
     }
 
     /// Whether a file's content can be taken from what that run recorded.
-    fn is_unmodified(&self, old: &Old, stat: &Stat) -> bool {
+    fn is_unmodified(&mut self, old: &Old, stat: &Stat) -> bool {
         let entry = &old.seen.entry;
-        let Detail::File { size, content: Content::Inline(pieces), .. } = &entry.detail else { return false };
+        let Detail::File { size, content, .. } = &entry.detail else { return false };
         let by_size_and_mtime =
             || self.options.ignore_ctime && entry.attributes.mtime == stat.mtime && stat.mtime < old.settled_before;
+        if *size != stat.size || !(self.is_untouched(old, stat) || by_size_and_mtime()) {
+            return false;
+        }
+        if old.upheld {
+            return true;
+        }
+        // W4: every chunk the snapshot will name is looked for, those of unchanged files too.
         let session = self.passage.session();
-        *size == stat.size
-            && (self.is_untouched(old, stat) || by_size_and_mtime())
-            && pieces.iter().all(|piece| match piece {
-                // W4: every chunk the snapshot will name is looked for, those of unchanged files too.
-                Piece::Chunk { id, .. } => session.may_reuse(id),
-                Piece::Zeros { .. } => true,
-            })
+        let may_reuse = |piece: &Piece| match piece {
+            Piece::Chunk { id, .. } => session.may_reuse(id),
+            Piece::Zeros { .. } => true,
+        };
+        match content {
+            Content::Inline(pieces) => pieces.iter().all(may_reuse),
+            Content::List { .. } => self
+                .known
+                .each_pieces(old, |row| pieces_of(&row).all(|piece| piece.is_ok_and(|piece| may_reuse(&piece)))),
+        }
+    }
+
+    /// Hands on the pieces of an unmodified file, if it is a large one; false when they are not
+    /// there any more, and it is to be read.
+    fn hand_on_pieces(&mut self, old: &Old) -> Result<bool, Gone> {
+        let Detail::File { content: Content::List { .. }, .. } = &old.seen.entry.detail else { return Ok(true) };
+        // Before the steps that wait for their unit are closed there is no place for these.
+        self.close_unit()?;
+        let mut gone = false;
+        let steps = self.steps;
+        let whole = self.known.each_pieces(old, |pieces| {
+            gone = steps.send(Step::Pieces { pieces, upheld: old.upheld }).is_err();
+            !gone
+        });
+        if gone { Err(Gone) } else { Ok(whole) }
     }
 
     fn enter(
@@ -238,7 +267,7 @@ impl Driver<'_, '_> {
         let detail = Detail::Directory { id, level: 0, totals: Totals::default(), incomplete: false };
         let entry = Entry { name, attributes, detail, extra: Extra::default() };
         let fresh = Fresh { entry, ctime: stat.ctime, ino: stat.ino };
-        self.step(Step::Enter { fresh, known: known.parent.is_some(), whole })
+        self.step(Step::Enter { fresh, known: known.parent().is_some(), whole })
     }
 
     fn item(&mut self, name: Name, stat: Stat, dir: Arc<Dir>, path: TreePath) -> Result<(), Gone> {
@@ -276,7 +305,14 @@ impl Driver<'_, '_> {
     }
 
     fn file(&mut self, name: Name, stat: Stat, dir: Arc<Dir>, path: TreePath, known: Known) -> Result<(), Gone> {
-        if let Some(old) = known.all().find(|old| self.is_unmodified(old, &stat)) {
+        let mut unmodified = None;
+        for old in known.all() {
+            if self.is_unmodified(old, &stat) && self.hand_on_pieces(old)? {
+                unmodified = Some(old);
+                break;
+            }
+        }
+        if let Some(old) = unmodified {
             let detail = old.seen.entry.detail.clone();
             let xattrs = self.xattrs(&known, &stat, Owner::Named(&dir, &name), &path);
             let attributes = self.attributes(&stat, &path, xattrs);
@@ -284,7 +320,7 @@ impl Driver<'_, '_> {
             let status = status(&known, &entry);
             return self.step(Step::Ready { fresh: Fresh { entry, ctime: stat.ctime, ino: stat.ino }, status });
         }
-        let known = known.parent.is_some();
+        let known = known.parent().is_some();
         // Extended attributes and content come from the open file.
         let attributes = self.attributes(&stat, &path, Vec::new());
         let detail = Detail::File { size: 0, content: Content::Inline(Vec::new()), holes: Vec::<Hole>::new() };

@@ -7,9 +7,10 @@
 use std::fs::File;
 
 use super::blocks::claim;
-use super::record::{Header, Place, RecordReader, Row, Seen, UNFINISHED_MAX};
+use super::record::{Header, Mark, Place, RecordReader, Row, Seen, UNFINISHED_MAX};
 use crate::id::{ChunkId, SessionId};
 use crate::path::Name;
+use crate::repo::session::{Reliance, Session};
 use crate::world::Time;
 
 /// Timestamps younger than this when a run began are not trusted by the next: the file may have
@@ -21,34 +22,43 @@ pub(super) struct Old {
     pub(super) seen: Seen,
     /// Times before this can be relied on.
     pub(super) settled_before: Time,
+    /// Every chunk the run named may still be relied on.
+    pub(super) upheld: bool,
+    /// Which run.
+    run: usize,
 }
 
 /// What all followed runs saw of an entry.
 #[derive(Default)]
 pub(super) struct Known {
-    /// What the parent's run saw.
-    pub(super) parent: Option<Old>,
-    /// What runs that were stopped saw, the newest first.
-    pub(super) stopped: Vec<Old>,
+    /// What runs that were stopped saw, the newest first, and then the parent's.
+    olds: Vec<Old>,
+    has_parent: bool,
 }
 
 impl Known {
     /// Everything known, the newest first.
-    pub(super) fn all(&self) -> impl Iterator<Item = &Old> {
-        self.stopped.iter().chain(&self.parent)
+    pub(super) fn all(&self) -> &[Old] {
+        &self.olds
+    }
+
+    /// What the parent's run saw.
+    pub(super) fn parent(&self) -> Option<&Old> {
+        self.olds.last().filter(|_| self.has_parent)
     }
 }
 
 /// Follows the walk through the records of earlier runs.
 pub(super) struct Followers {
-    parent: Option<Follower>,
-    stopped: Vec<Follower>,
+    /// The newest first, and the parent last.
+    runs: Vec<Follower>,
+    has_parent: bool,
 }
 
 impl Followers {
     /// Followers of nothing: everything is new.
     pub(super) fn none() -> Self {
-        Self { parent: None, stopped: Vec::new() }
+        Self { runs: Vec::new(), has_parent: false }
     }
 
     /// Opens all records of a set that are not those of runs at work.
@@ -69,24 +79,39 @@ impl Followers {
         for (path, _) in stopped.drain(stopped.len().min(UNFINISHED_MAX)..) {
             let _ = std::fs::remove_file(path);
         }
-        Self { parent, stopped: stopped.into_iter().map(|(_, follower)| follower).collect() }
+        let has_parent = parent.is_some();
+        Self { runs: stopped.into_iter().map(|(_, follower)| follower).chain(parent).collect(), has_parent }
     }
 
     /// The finished run that is compared with.
     pub(super) fn parent(&self) -> Option<Header> {
-        self.parent.as_ref().map(|parent| parent.header)
+        self.runs.last().filter(|_| self.has_parent).map(|parent| parent.header)
     }
 
     /// Leaves out the finished run.
     pub(super) fn forget_parent(&mut self) {
-        self.parent = None;
+        if std::mem::take(&mut self.has_parent) {
+            self.runs.pop();
+        }
     }
 
-    fn known(&mut self, mut ask: impl FnMut(&mut Follower) -> Option<Old>) -> Known {
-        Known {
-            stopped: self.stopped.iter_mut().filter_map(&mut ask).collect(),
-            parent: self.parent.as_mut().and_then(ask),
+    /// Looks whether all that the finished run relied on may still be relied on.
+    pub(super) fn hold_against(&mut self, session: &Session<'_>) {
+        if let Some(parent) = self.runs.last_mut().filter(|_| self.has_parent) {
+            parent.upheld = parent.relied().is_some_and(|relied| session.upholds(&relied));
         }
+    }
+
+    fn known(&mut self, mut ask: impl FnMut(&mut Follower) -> Option<Seen>) -> Known {
+        let mut known = Known::default();
+        let last = self.runs.len().wrapping_sub(1);
+        for (run, follower) in self.runs.iter_mut().enumerate() {
+            let Some(seen) = ask(follower) else { continue };
+            let (settled_before, upheld) = (follower.settled_before, follower.upheld);
+            known.olds.push(Old { seen, settled_before, upheld, run });
+            known.has_parent = self.has_parent && run == last;
+        }
+        known
     }
 
     /// The walk enters a directory.
@@ -99,17 +124,25 @@ impl Followers {
         self.known(|follower| follower.item(name))
     }
 
+    /// Calls `each` with the pieces of the large file the walk has just met, some hundred at a time,
+    /// until it answers false. False when it did, and when they are not there, or not all of them.
+    pub(super) fn each_pieces(&mut self, old: &Old, each: impl FnMut(Vec<u8>) -> bool) -> bool {
+        self.runs[old.run].each_pieces(each)
+    }
+
     /// The walk leaves the directory; the root node it had in the parent.
     pub(super) fn leave(&mut self) -> Option<(ChunkId, u64)> {
-        for follower in &mut self.stopped {
-            follower.leave();
+        let mut root = None;
+        for follower in &mut self.runs {
+            root = follower.leave();
         }
-        self.parent.as_mut().and_then(Follower::leave)
+        root.filter(|_| self.has_parent)
     }
 
     /// The checkpoints of runs that were stopped; all of them once the walk is over.
     pub(super) fn checkpoints(&self) -> Vec<SessionId> {
-        self.stopped.iter().flat_map(|follower| &follower.checkpoints).copied().collect()
+        let stopped = &self.runs[..self.runs.len() - usize::from(self.has_parent)];
+        stopped.iter().flat_map(|follower| &follower.checkpoints).copied().collect()
     }
 }
 
@@ -120,7 +153,11 @@ struct Follower {
     reader: Option<RecordReader>,
     header: Header,
     settled_before: Time,
+    upheld: bool,
     peeked: Option<Row>,
+    /// Where the pieces of the item peeked at begin, and those of the item last taken.
+    pieces_peeked: Option<Mark>,
+    pieces_taken: Option<Mark>,
     /// For each directory the walk is in: whether the record is in it too.
     matched: Vec<bool>,
     /// The checkpoints it has told of so far.
@@ -136,21 +173,28 @@ impl Follower {
             reader: Some(reader),
             header,
             settled_before,
+            upheld: false,
             peeked: None,
+            pieces_peeked: None,
+            pieces_taken: None,
             matched: Vec::new(),
             checkpoints: Vec::new(),
         })
     }
 
+    fn relied(&mut self) -> Option<Reliance> {
+        self.reader.as_mut()?.relied(&self.header).ok()
+    }
+
     fn peek(&mut self) -> Option<&Row> {
-        if self.peeked.is_none() {
-            let next = self.reader.as_mut().map(RecordReader::next);
-            match next {
-                Some(Ok(Some(Row::Checkpoint(session)))) => {
-                    self.checkpoints.push(session);
-                    return self.peek();
-                }
-                Some(Ok(Some(row))) => self.peeked = Some(row),
+        while self.peeked.is_none() {
+            let Some(reader) = &mut self.reader else { break };
+            let mark = reader.mark();
+            match reader.next() {
+                Ok(Some(Row::Checkpoint(session))) => self.checkpoints.push(session),
+                Ok(Some(Row::Pieces(pieces))) if pieces.is_empty() => self.pieces_peeked = None,
+                Ok(Some(Row::Pieces(_))) => drop(self.pieces_peeked.get_or_insert(mark)),
+                Ok(Some(row)) => self.peeked = Some(row),
                 _ => self.reader = None,
             }
         }
@@ -159,7 +203,34 @@ impl Follower {
 
     fn take(&mut self) -> Option<Row> {
         self.peek();
+        self.pieces_taken = self.pieces_peeked.take();
         self.peeked.take()
+    }
+
+    fn each_pieces(&mut self, mut each: impl FnMut(Vec<u8>) -> bool) -> bool {
+        let (Some(begin), Some(reader)) = (self.pieces_taken, &mut self.reader) else { return false };
+        let mut read = || {
+            let back = reader.mark();
+            reader.go_to(begin)?;
+            let whole = loop {
+                match reader.next()? {
+                    Some(Row::Pieces(pieces)) => {
+                        if !each(pieces) {
+                            break false;
+                        }
+                    }
+                    Some(Row::Checkpoint(_)) => {}
+                    _ => break true,
+                }
+            };
+            reader.go_to(back)?;
+            Ok::<_, std::io::Error>(whole)
+        };
+        let whole = read();
+        if whole.is_err() {
+            self.reader = None;
+        }
+        whole.unwrap_or(false)
     }
 
     /// Passes rows up to the one of this name in the current directory.
@@ -171,7 +242,7 @@ impl Follower {
             let (is_directory, found) = match self.peek() {
                 Some(Row::Enter(seen)) => (true, seen.entry.name.as_ref()),
                 Some(Row::Item(seen)) => (false, seen.entry.name.as_ref()),
-                Some(Row::Leave { .. } | Row::Checkpoint(_)) | None => return false,
+                Some(Row::Leave { .. } | Row::Checkpoint(_) | Row::Pieces(_)) | None => return false,
             };
             match found.cmp(&name) {
                 std::cmp::Ordering::Equal => return true,
@@ -192,7 +263,7 @@ impl Follower {
         while let Some(row) = self.take() {
             match row {
                 Row::Enter(_) => depth += 1,
-                Row::Item(_) | Row::Checkpoint(_) => {}
+                Row::Item(_) | Row::Checkpoint(_) | Row::Pieces(_) => {}
                 Row::Leave { id, level } if depth == 0 => return Some((id, level)),
                 Row::Leave { .. } => depth -= 1,
             }
@@ -200,25 +271,21 @@ impl Follower {
         None
     }
 
-    fn old(&self, seen: Seen) -> Old {
-        Old { seen, settled_before: self.settled_before }
-    }
-
     /// The walk enters a directory; what the run saw of it, if it was one.
-    fn enter(&mut self, name: Option<&Name>) -> Option<Old> {
+    fn enter(&mut self, name: Option<&Name>) -> Option<Seen> {
         let found = self.seek(name) && matches!(self.peek(), Some(Row::Enter(_)));
         self.matched.push(found);
         match found.then(|| self.take()) {
-            Some(Some(Row::Enter(seen))) => Some(self.old(seen)),
+            Some(Some(Row::Enter(seen))) => Some(seen),
             _ => None,
         }
     }
 
     /// The walk meets anything else; what the run saw of it, if it was no directory.
-    fn item(&mut self, name: &Name) -> Option<Old> {
+    fn item(&mut self, name: &Name) -> Option<Seen> {
         if self.seek(Some(name)) && matches!(self.peek(), Some(Row::Item(_))) {
             match self.take() {
-                Some(Row::Item(seen)) => return Some(self.old(seen)),
+                Some(Row::Item(seen)) => return Some(seen),
                 _ => return None,
             }
         }
@@ -245,6 +312,7 @@ mod tests {
     use crate::crypto::key::SecretKey;
     use crate::format::cbor::Extra;
     use crate::format::tree::{Attributes, Detail, Entry, Totals};
+    use crate::id::PackId;
     use crate::world::World;
 
     fn seen(name: Option<&str>, directory: bool) -> Seen {
@@ -286,6 +354,11 @@ mod tests {
         SessionId::from_bytes([n; 16])
     }
 
+    fn relied() -> Reliance {
+        let damaged = [(ChunkId::from_bytes([6; 32]), PackId::from_bytes([5; 32]))].into();
+        Reliance { packs: vec![PackId::from_bytes([4; 32]), PackId::from_bytes([5; 32])], damaged }
+    }
+
     fn name(text: &str) -> Name {
         Name::new(text.as_bytes()).unwrap()
     }
@@ -296,7 +369,7 @@ mod tests {
         let mut writer = RecordWriter::create(place, &World::seeded(u64::from(n)), session(n), began).unwrap();
         rows()[..count].iter().for_each(|row| writer.push(row).unwrap());
         if finished {
-            writer.finish(session(n + 100), [n; 32]).unwrap();
+            writer.finish(session(n + 100), [n; 32], &relied()).unwrap();
         }
     }
 
@@ -307,6 +380,7 @@ mod tests {
         let file = || File::open(dir.path().join("record")).unwrap();
         let (mut reader, found) = RecordReader::open(&place(dir.path(), 1, 1), file()).unwrap();
         assert_eq!((found.session, found.chosen, found.began), (session(109), Some([9; 32]), Time::from_secs(900)));
+        assert_eq!(reader.relied(&found).unwrap(), relied());
         let mut back = Vec::new();
         while let Some(row) = reader.next().unwrap() {
             back.push(row);
@@ -323,17 +397,17 @@ mod tests {
         let place = place(dir.path(), 1, 1);
         run(&place, 9, rows().len(), true);
         let mut known = Followers::open(&place);
-        let enter = |known: &mut Followers, text: &str| known.enter(Some(&name(text))).parent.is_some();
-        assert!(known.enter(None).parent.is_some());
+        let enter = |known: &mut Followers, text: &str| known.enter(Some(&name(text))).parent().is_some();
+        assert!(known.enter(None).parent().is_some());
         // `a` has vanished, `aa/` is new, `b` is a directory now, `c/` has a new file before `y`.
         assert!(!enter(&mut known, "aa"));
-        assert!(known.item(&name("x")).parent.is_none());
+        assert!(known.item(&name("x")).parent().is_none());
         assert_eq!(known.leave(), None);
         assert!(!enter(&mut known, "b"));
         assert_eq!(known.leave(), None);
         assert!(enter(&mut known, "c"));
-        assert!(known.item(&name("w")).parent.is_none());
-        assert!(known.item(&name("y")).parent.is_some());
+        assert!(known.item(&name("w")).parent().is_none());
+        assert!(known.item(&name("y")).parent().is_some());
         assert_eq!(known.leave(), Some((ChunkId::from_bytes([2; 32]), 0)));
         assert_eq!(known.leave(), Some((ChunkId::from_bytes([3; 32]), 0)));
     }
@@ -348,14 +422,15 @@ mod tests {
             rows()[..3].iter().for_each(|row| writer.push(row).unwrap());
             writer.checkpoint(session(77)).unwrap();
             // A run at work is not followed.
-            assert_eq!(Followers::open(&place).stopped.len(), 0);
+            assert_eq!(Followers::open(&place).runs.len(), 1);
         }
         run(&place, 3, 5, false);
         let mut known = Followers::open(&place);
         assert_eq!(known.parent().map(|header| header.session), Some(session(101)));
         known.enter(None);
         known.enter(Some(&name("a")));
-        let began = |known: &Known| known.all().map(|old| old.settled_before.secs + SETTLED_SECS).collect::<Vec<_>>();
+        let began =
+            |known: &Known| known.all().iter().map(|old| old.settled_before.secs + SETTLED_SECS).collect::<Vec<_>>();
         assert_eq!(began(&known.item(&name("x"))), [300, 200, 100]);
         assert_eq!(known.leave(), Some((ChunkId::from_bytes([1; 32]), 0)));
         assert_eq!(began(&known.item(&name("b"))), [300, 100]);
@@ -368,6 +443,36 @@ mod tests {
         assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 1);
     }
 
+    /// Pieces of another file, or of one that was read again, would make a file of wrong bytes.
+    #[test]
+    fn pieces_are_those_of_the_item_that_follows_unless_they_were_void() {
+        let dir = tempfile::tempdir().unwrap();
+        let place = place(dir.path(), 1, 1);
+        let mut writer = RecordWriter::create(&place, &World::seeded(1), session(1), Time::from_secs(100)).unwrap();
+        let large = |n: u8| vec![n; 200_000];
+        let mut rows = vec![Row::Enter(seen(None, true))];
+        rows.extend([Row::Pieces(large(1)), Row::Pieces(Vec::new()), Row::Pieces(large(2)), Row::Pieces(large(3))]);
+        rows.extend([Row::Item(seen(Some("a"), false)), Row::Item(seen(Some("b"), false))]);
+        rows.extend([Row::Pieces(large(4)), Row::Item(seen(Some("c"), false)), Row::Pieces(large(5)), leave(1)]);
+        rows.iter().for_each(|row| writer.push(row).unwrap());
+        writer.finish(session(2), [0; 32], &relied()).unwrap();
+        let mut known = Followers::open(&place);
+        known.enter(None);
+        for (item, expected) in [("a", Some(vec![2, 3])), ("b", None), ("c", Some(vec![4]))] {
+            let old = known.item(&name(item)).olds.pop().unwrap();
+            // Twice: once to look for them, once to hand them on.
+            for _ in 0..2 {
+                let mut found = Vec::new();
+                let whole = known.each_pieces(&old, |pieces| {
+                    found.push(pieces[0]);
+                    true
+                });
+                assert_eq!(whole.then_some(found), expected, "{item}");
+            }
+        }
+        assert_eq!(known.leave(), Some((ChunkId::from_bytes([1; 32]), 0)));
+    }
+
     #[test]
     fn a_damaged_record_is_as_good_as_none_and_never_gives_a_wrong_row() {
         let dir = tempfile::tempdir().unwrap();
@@ -377,10 +482,12 @@ mod tests {
         for at in 0..good.len() {
             let mut bad = good.clone();
             bad[at] ^= 0x10;
-            std::fs::write(&place.path, &bad).unwrap();
-            assert!(Followers::open(&place).enter(None).parent.is_none(), "byte {at}");
-            std::fs::write(&place.path, &good[..at]).unwrap();
-            assert!(Followers::open(&place).enter(None).parent.is_none(), "{at} bytes");
+            for bytes in [&bad, &good[..at]] {
+                std::fs::write(&place.path, bytes).unwrap();
+                let mut known = Followers::open(&place);
+                let relied = known.runs.last_mut().and_then(Follower::relied);
+                assert!(relied.is_none() || known.enter(None).parent().is_none(), "{} bytes, {at}", bytes.len());
+            }
         }
     }
 }

@@ -214,6 +214,7 @@ fn attempt(mut passage: Passage<'_>, options: &Options, monitor: &Monitor, place
         return Err(not_the_parent(&wanted, parent_id.as_ref()));
     }
     passage.set_parent(parent_id);
+    known.hold_against(&first);
     let passage = passage;
     let record = place.filter(|_| !options.variation.dry_run).and_then(|place| match begin_record(place, &passage) {
         Ok(writer) => Some(writer),
@@ -311,10 +312,11 @@ fn attempt(mut passage: Passage<'_>, options: &Options, monitor: &Monitor, place
         return ended(Ending::DryRun, snapshot);
     }
     let packs = sequenced.close(&snapshot)?;
+    let relied = passage.session().reliance(&packs.iter().map(|pack| pack.id).collect::<Vec<_>>());
     if passage.commit(CommitKind::Snapshot, packs, &snapshot)? == Outcome::Flagged {
         return Ok(Attempt::BeginAnew(passage.superseded()));
     }
-    if let Some(Err(error)) = sequenced.record.take().map(|record| record.finish(id, chosen)) {
+    if let Some(Err(error)) = sequenced.record.take().map(|record| record.finish(id, chosen, &relied)) {
         record::warn_lost(monitor, "change record", &error);
     }
     ended(Ending::Made, snapshot)

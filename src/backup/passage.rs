@@ -149,7 +149,7 @@ impl<'r> Passage<'r> {
     pub(super) fn go_on(&self, committed: &[PackId]) -> Result<bool> {
         let next = Leg::begin(self.repo, self.place.as_ref(), self.monitor)?;
         let mut leg = self.leg.write().unwrap_or_else(PoisonError::into_inner);
-        let continues = next.session.continues(&leg.session, committed);
+        let continues = next.session.upholds(&leg.session.reliance(committed));
         *leg = next;
         Ok(continues)
     }

@@ -8,8 +8,12 @@
 //! repository's trees, still makes increments.
 //!
 //! The files are [`super::blocks`]: a cache. A row says what a file was when it was read, which
-//! stays true whatever became of that run; a chunk it names is used only after the index was asked
-//! for it.
+//! stays true whatever became of that run. What chunks it names is used only if every pack the run
+//! relied on may still be relied on (a finished record ends with the list of them), or else after the
+//! index was asked for each.
+//!
+//! The pieces of a large file stand in rows of their own before the file's, a few hundred in each,
+//! so that no file is too large: who wants them goes back to where they began.
 
 use std::fs::{File, OpenOptions};
 use std::io;
@@ -17,15 +21,16 @@ use std::path::PathBuf;
 
 use minicbor::Decoder;
 
-use super::blocks::{BlockReader, BlockWriter, Subject, broken, claim};
+use super::blocks::{BlockReader, BlockWriter, Position, Subject, broken, claim};
 use super::unchanged::Digest;
 use crate::chunk::compress::{Compression, Compressor, Decompressor, Level};
 use crate::crypto::key::SecretKey;
 use crate::format::DecodeError;
 use crate::format::cbor::{self, Record};
-use crate::format::tree::Entry;
-use crate::id::{ChunkId, SessionId};
+use crate::format::tree::{Entry, Piece, read_piece};
+use crate::id::{ChunkId, PackId, SessionId};
 use crate::monitor::{Monitor, Severity};
+use crate::repo::session::Reliance;
 use crate::world::{Time, World};
 
 const BLOCK_BYTES_TARGET: usize = 256 << 10;
@@ -36,6 +41,10 @@ const PURPOSE: &str = "change record";
 const ROWS: u8 = 0;
 const LAST: u8 = 1;
 const HEAD: u8 = 2;
+const RELIED: u8 = 3;
+
+/// Pieces in one row.
+pub(super) const PIECES_MAX: usize = 512;
 /// Unfinished records that are followed; older ones are removed.
 pub(super) const UNFINISHED_MAX: usize = 8;
 
@@ -52,7 +61,7 @@ pub(super) struct Place {
 
 impl Place {
     fn subject(&self) -> Subject {
-        Subject { magic: *b"ESKCHG\x00\x02", purpose: PURPOSE, about: self.set.to_vec() }
+        Subject { magic: *b"ESKCHG\x00\x03", purpose: PURPOSE, about: self.set.to_vec() }
     }
 
     /// The name of a file of this set that is of one session.
@@ -88,7 +97,7 @@ pub(super) fn warn_lost(monitor: &Monitor, item: impl Into<String>, error: &dyn 
 /// What a run recorded about an entry besides the entry itself.
 #[derive(Debug, Clone, PartialEq)]
 pub(super) struct Seen {
-    /// The entry; a file's content is inline, a directory's is not filled in.
+    /// The entry as it stands in the tree; a directory's content is not filled in.
     pub(super) entry: Entry,
     /// Its last change of any kind.
     pub(super) ctime: Time,
@@ -107,6 +116,16 @@ pub(super) enum Row {
     Leave { id: ChunkId, level: u64 },
     /// What was stored so far was committed by this session.
     Checkpoint(SessionId),
+    /// The next pieces of the large file whose row follows; none at all says that those before
+    /// are void.
+    Pieces(Vec<u8>),
+}
+
+/// Takes apart the pieces in a row.
+pub(super) fn pieces_of(row: &[u8]) -> impl Iterator<Item = crate::format::Result<Piece>> {
+    let mut decoder = Decoder::new(row);
+    std::iter::from_fn(move || (decoder.position() < row.len()).then(|| read_piece(&mut decoder)))
+        .scan(false, |failed, piece| (!std::mem::replace(failed, piece.is_err())).then_some(piece))
 }
 
 /// Which run wrote the record.
@@ -118,9 +137,11 @@ pub(super) struct Header {
     pub(super) began: Time,
     /// Of a finished run, what the roots held.
     pub(super) chosen: Option<Digest>,
+    /// Of a finished run, where it says what it relied on.
+    relied_at: Position,
 }
 
-const HEADER_BYTES: usize = 61;
+const HEADER_BYTES: usize = 77;
 
 impl Header {
     fn encode(&self) -> [u8; HEADER_BYTES] {
@@ -130,8 +151,10 @@ impl Header {
         bytes[24..28].copy_from_slice(&self.began.nanos.to_le_bytes());
         if let Some(chosen) = &self.chosen {
             bytes[28] = 1;
-            bytes[29..].copy_from_slice(chosen);
+            bytes[29..61].copy_from_slice(chosen);
         }
+        bytes[61..69].copy_from_slice(&self.relied_at.offset.to_le_bytes());
+        bytes[69..].copy_from_slice(&self.relied_at.ordinal.to_le_bytes());
         bytes
     }
 
@@ -140,27 +163,34 @@ impl Header {
         let (session, rest) = bytes.split_first_chunk::<16>()?;
         let (secs, rest) = rest.split_first_chunk::<8>()?;
         let (nanos, rest) = rest.split_first_chunk::<4>()?;
-        let (finished, chosen) = rest.split_first()?;
+        let (finished, rest) = rest.split_first()?;
+        let (chosen, rest) = rest.split_first_chunk::<32>()?;
+        let (offset, ordinal) = rest.split_first_chunk::<8>()?;
         Some(Self {
             session: SessionId::from_bytes(*session),
             began: Time { secs: i64::from_le_bytes(*secs), nanos: u32::from_le_bytes(*nanos) },
-            chosen: if *finished == 1 { Some(chosen.try_into().ok()?) } else { None },
+            chosen: (*finished == 1).then_some(*chosen),
+            relied_at: Position {
+                offset: u64::from_le_bytes(*offset),
+                ordinal: u64::from_le_bytes(ordinal.try_into().ok()?),
+            },
         })
     }
 }
 
+fn push_seen(out: &mut Vec<u8>, tag: u64, entry: &Entry, ctime: Time, ino: u64) {
+    cbor::push_u64(out, tag);
+    cbor::push_u64(out, ctime.secs.cast_unsigned());
+    cbor::push_u64(out, u64::from(ctime.nanos));
+    cbor::push_u64(out, ino);
+    entry.encode_into(out);
+}
+
 impl Row {
     fn encode_into(&self, out: &mut Vec<u8>) {
-        let seen = |out: &mut Vec<u8>, tag: u64, seen: &Seen| {
-            cbor::push_u64(out, tag);
-            cbor::push_u64(out, seen.ctime.secs.cast_unsigned());
-            cbor::push_u64(out, u64::from(seen.ctime.nanos));
-            cbor::push_u64(out, seen.ino);
-            seen.entry.encode_into(out);
-        };
         match self {
-            Self::Enter(row) => seen(out, 1, row),
-            Self::Item(row) => seen(out, 2, row),
+            Self::Enter(row) => push_seen(out, 1, &row.entry, row.ctime, row.ino),
+            Self::Item(row) => push_seen(out, 2, &row.entry, row.ctime, row.ino),
             Self::Leave { id, level } => {
                 cbor::push_u64(out, 3);
                 cbor::push_bytes(out, id.as_bytes());
@@ -170,13 +200,17 @@ impl Row {
                 cbor::push_u64(out, 4);
                 cbor::push_bytes(out, session.as_bytes());
             }
+            Self::Pieces(pieces) => {
+                cbor::push_u64(out, 5);
+                cbor::push_bytes(out, pieces);
+            }
         }
     }
 
     fn decode_from(decoder: &mut Decoder<'_>) -> crate::format::Result<Self> {
         const WHAT: &str = "change record";
         let tag = cbor::read_u64(WHAT, decoder)?;
-        if !(1..=4).contains(&tag) {
+        if !(1..=5).contains(&tag) {
             return Err(DecodeError::unsupported(WHAT, format!("row {tag}")));
         }
         if tag == 3 {
@@ -185,6 +219,9 @@ impl Row {
         }
         if tag == 4 {
             return Ok(Self::Checkpoint(SessionId::from_bytes(cbor::read_array(WHAT, decoder)?)));
+        }
+        if tag == 5 {
+            return Ok(Self::Pieces(cbor::read_bytes(WHAT, decoder)?.to_vec()));
         }
         let secs = cbor::read_u64(WHAT, decoder)?.cast_signed();
         let nanos = u32::try_from(cbor::read_u64(WHAT, decoder)?).ok().filter(|nanos| *nanos < 1_000_000_000);
@@ -222,7 +259,7 @@ impl RecordWriter {
             std::fs::create_dir_all(folder)?;
         }
         let temporary = place.beside("new", &session);
-        let header = Header { session, began, chosen: None };
+        let header = Header { session, began, chosen: None, relied_at: Position { offset: 0, ordinal: 0 } };
         let begin = || {
             let file = OpenOptions::new().read(true).write(true).create(true).truncate(true).open(&temporary)?;
             claim(&file, true);
@@ -236,8 +273,25 @@ impl RecordWriter {
         Ok(Self { place: place.clone(), temporary, blocks, header, compressor, rows: Vec::new() })
     }
 
+    /// A directory begins.
+    pub(super) fn enter(&mut self, entry: &Entry, ctime: Time, ino: u64) -> io::Result<()> {
+        push_seen(&mut self.rows, 1, entry, ctime, ino);
+        self.pushed()
+    }
+
+    /// Anything else. The rows of a large file's pieces come before.
+    pub(super) fn item(&mut self, entry: &Entry, ctime: Time, ino: u64) -> io::Result<()> {
+        push_seen(&mut self.rows, 2, entry, ctime, ino);
+        self.pushed()
+    }
+
+    /// Any other row.
     pub(super) fn push(&mut self, row: &Row) -> io::Result<()> {
         row.encode_into(&mut self.rows);
+        self.pushed()
+    }
+
+    fn pushed(&mut self) -> io::Result<()> {
         if self.rows.len() >= BLOCK_BYTES_TARGET { self.flush(ROWS) } else { Ok(()) }
     }
 
@@ -261,9 +315,11 @@ impl RecordWriter {
     /// Puts the record of the run that made this snapshot in the place of the last one, and
     /// removes those of stopped runs. Not synced: a record that a power loss tore does not
     /// authenticate, and is a cache anyway.
-    pub(super) fn finish(mut self, session: SessionId, chosen: Digest) -> io::Result<()> {
+    pub(super) fn finish(mut self, session: SessionId, chosen: Digest, relied: &Reliance) -> io::Result<()> {
         self.flush(LAST)?;
-        self.header = Header { session, chosen: Some(chosen), ..self.header };
+        let relied_at = self.blocks.position();
+        self.blocks.push(RELIED, &encode_reliance(relied))?;
+        self.header = Header { session, chosen: Some(chosen), relied_at, ..self.header };
         self.blocks.replace_first(HEAD, &self.header.encode())?;
         rustix::fs::rename(&self.temporary, &self.place.path)?;
         for (path, _) in self.place.files("new") {
@@ -285,30 +341,91 @@ impl Drop for RecordWriter {
     }
 }
 
+fn encode_reliance(relied: &Reliance) -> Vec<u8> {
+    let mut bytes = (relied.packs.len() as u64).to_le_bytes().to_vec();
+    relied.packs.iter().for_each(|pack| bytes.extend_from_slice(pack.as_bytes()));
+    for (chunk, pack) in &relied.damaged {
+        bytes.extend_from_slice(chunk.as_bytes());
+        bytes.extend_from_slice(pack.as_bytes());
+    }
+    bytes
+}
+
+fn decode_reliance(bytes: &[u8]) -> Option<Reliance> {
+    let (count, rest) = bytes.split_first_chunk::<8>()?;
+    let packs_bytes = usize::try_from(u64::from_le_bytes(*count)).ok()?.checked_mul(32)?;
+    let (packs, damaged) = rest.split_at_checked(packs_bytes)?;
+    let (pairs, []) = damaged.as_chunks::<64>() else { return None };
+    let pair = |pair: &[u8; 64]| {
+        let (chunk, pack) = pair.split_first_chunk::<32>()?;
+        Some((ChunkId::from_bytes(*chunk), PackId::from_bytes(pack.try_into().ok()?)))
+    };
+    Some(Reliance {
+        packs: packs.as_chunks::<32>().0.iter().map(|pack| PackId::from_bytes(*pack)).collect(),
+        damaged: pairs.iter().map(pair).collect::<Option<_>>()?,
+    })
+}
+
 /// Reads a record row by row.
 pub(super) struct RecordReader {
     blocks: BlockReader,
+    decompressor: Decompressor,
+    /// Where the block being read stands, and its rows.
+    block: Position,
     rows: Vec<u8>,
     at: usize,
     ended: bool,
+}
+
+/// A place between two rows.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Mark {
+    block: Position,
+    at: usize,
 }
 
 impl RecordReader {
     pub(super) fn open(place: &Place, file: File) -> io::Result<(Self, Header)> {
         let mut blocks = BlockReader::open(file, &place.key, place.subject())?;
         let head = blocks.next(&[HEAD])?.and_then(|(_, plain)| Header::decode(&plain));
-        Ok((Self { blocks, rows: Vec::new(), at: 0, ended: false }, head.ok_or_else(broken)?))
+        let (block, decompressor) = (blocks.position(), Decompressor::new());
+        Ok((Self { blocks, decompressor, block, rows: Vec::new(), at: 0, ended: false }, head.ok_or_else(broken)?))
+    }
+
+    /// What the run relied on, if it finished. Before the first row is read.
+    pub(super) fn relied(&mut self, header: &Header) -> io::Result<Reliance> {
+        let back = self.blocks.position();
+        self.blocks.seek(header.relied_at)?;
+        let (_, plain) = self.blocks.next(&[RELIED])?.ok_or_else(broken)?;
+        self.blocks.seek(back)?;
+        decode_reliance(&plain).ok_or_else(broken)
+    }
+
+    /// The place of the next row.
+    pub(super) fn mark(&self) -> Mark {
+        Mark { block: self.block, at: self.at }
+    }
+
+    /// Goes on with the row at that place.
+    pub(super) fn go_to(&mut self, mark: Mark) -> io::Result<()> {
+        if mark.block != self.block {
+            self.blocks.seek(mark.block)?;
+            self.read_block()?;
+        }
+        self.at = mark.at;
+        Ok(())
     }
 
     fn read_block(&mut self) -> io::Result<()> {
+        self.block = self.blocks.position();
         let (mark, plain) = self.blocks.next(&[ROWS, LAST])?.ok_or_else(broken)?;
         self.ended = mark == LAST;
         let (plain_bytes, rest) = plain.split_first_chunk::<4>().ok_or_else(broken)?;
         let (compression, text) = rest.split_first().ok_or_else(broken)?;
         let compression = Compression::from_u8(*compression).ok_or_else(broken)?;
         let plain_bytes = u32::from_le_bytes(*plain_bytes) as usize;
-        self.rows = Decompressor::new()
-            .decompress(text, compression, plain_bytes, BLOCK_PLAIN_BYTES_MAX)
+        self.decompressor
+            .decompress_into(text, compression, plain_bytes, BLOCK_PLAIN_BYTES_MAX, &mut self.rows)
             .map_err(io::Error::other)?;
         self.at = 0;
         Ok(())
@@ -346,9 +463,10 @@ mod tests {
         Row::Item(seen.clone()).encode_into(&mut block);
         Row::Leave { id: ChunkId::from_bytes([1; 32]), level: 0 }.encode_into(&mut block);
         Row::Checkpoint(SessionId::from_bytes([2; 16])).encode_into(&mut block);
+        Row::Pieces(vec![1, 2, 3]).encode_into(&mut block);
         assert_eq!(rewritten_rows(&block), Ok(block.clone()));
         assert!(rewritten_rows(&block[..block.len() - 1]).is_err());
-        block[0] = 5;
+        block[0] = 6;
         assert!(matches!(rewritten_rows(&block), Err(DecodeError::Unsupported { .. })));
         let mut block = Vec::new();
         let ctime = Time { nanos: 1_000_000_000, ..seen.ctime };

@@ -8,7 +8,7 @@ use crossbeam_channel::Receiver;
 use super::Options;
 use super::follow::{Fresh, Status, Step};
 use super::passage::Passage;
-use super::record::{self, RecordWriter, Row, Seen};
+use super::record::{self, PIECES_MAX, RecordWriter, Row, pieces_of};
 use super::unchanged::{Chosen, Digest};
 use super::units::{Expected, FileDone, Permits};
 use crate::chunk::frame::{FrameBuilder, PlainFrame};
@@ -18,14 +18,14 @@ use crate::format::cbor;
 use crate::format::pack::FrameKind;
 use crate::format::segment::PackEntry;
 use crate::format::session::{CommitKind, Snapshot, Summary};
-use crate::format::tree::{Content, Detail, Entry, Piece, Totals};
+use crate::format::tree::{Content, Detail, Entry, Piece, Totals, push_piece};
 use crate::id::{ChunkId, PackId};
 use crate::index::SessionTable;
 use crate::monitor::{Monitor, Severity};
 use crate::path::TreePath;
 use crate::repo::pack_writer::{PackSettings, PackWriter};
 use crate::repo::session::{Outcome, Session};
-use crate::repo::tree::{ContentBuilder, DirectoryBuilder, NodeSink, content_of};
+use crate::repo::tree::{ContentBuilder, DirectoryBuilder, NodeSink};
 use crate::source::file::FileProblem;
 use crate::world::Time;
 
@@ -130,6 +130,18 @@ struct OpenDirectory {
     totals: Totals,
 }
 
+/// The pieces of the file at hand: on their way into its list, and in rows of the change record.
+#[derive(Default)]
+struct FilePieces {
+    content: ContentBuilder,
+    bytes: u64,
+    /// Those that do not fill a row yet, encoded.
+    row: Vec<u8>,
+    in_row: usize,
+    /// The record has rows of them.
+    recorded: bool,
+}
+
 /// What the sequencer holds.
 pub(super) struct Sequencer<'s, 'r> {
     ids: &'s IdKeys,
@@ -141,6 +153,8 @@ pub(super) struct Sequencer<'s, 'r> {
     record: Option<RecordWriter>,
     open: Vec<OpenDirectory>,
     unit: Expected,
+    /// Of the large unmodified file whose step comes next.
+    handed_on: Option<FilePieces>,
     summary: Summary,
     /// When there was a checkpoint last, or the backup began.
     checkpoint: Time,
@@ -176,6 +190,7 @@ impl<'s, 'r> Sequencer<'s, 'r> {
             record,
             open: Vec::new(),
             unit: Expected::default(),
+            handed_on: None,
             summary: Summary::default(),
             checkpoint: passage.began(),
             problems: 0,
@@ -197,11 +212,19 @@ impl<'s, 'r> Sequencer<'s, 'r> {
             if self.monitor.stopping() {
                 break;
             }
+            if !matches!(step, Step::Pieces { .. } | Step::Ready { .. })
+                && let Some(pieces) = self.handed_on.take()
+            {
+                // The record ended before they did: the file is read.
+                self.void(&pieces);
+            }
             match step {
+                Step::Pieces { pieces, upheld } => self.hand_on(pieces, upheld)?,
                 Step::Enter { fresh, known, whole } => self.enter(fresh, known, whole),
                 Step::Leave { incomplete, old } => self.leave(incomplete, old)?,
                 Step::Ready { fresh, status } => {
                     self.monitor.done(0, fresh.entry.size());
+                    self.handed_over(&fresh)?;
                     self.ready(fresh, status)?;
                 }
                 Step::Unit { ordinal, batches } => {
@@ -234,7 +257,7 @@ impl<'s, 'r> Sequencer<'s, 'r> {
 
     /// Commits what is stored so far and goes on in a new session (W6). `file` is the one being
     /// read, with its pieces so far.
-    fn pass_checkpoint(&mut self, file: Option<(&Fresh, &[Piece])>) -> Result<(), Halt> {
+    fn pass_checkpoint(&mut self, file: Option<(&Fresh, &FilePieces)>) -> Result<(), Halt> {
         let (packs, outcome) = self.commit_checkpoint(file)?;
         // A checkpoint that may be void is one nothing rests on: the new session does not see it.
         if !self.passage.go_on(&packs)? || outcome == Outcome::Flagged {
@@ -247,7 +270,7 @@ impl<'s, 'r> Sequencer<'s, 'r> {
     }
 
     /// Commits what is stored so far because a stop was asked for.
-    fn stop(&mut self, file: Option<(&Fresh, &[Piece])>) -> Halt {
+    fn stop(&mut self, file: Option<(&Fresh, &FilePieces)>) -> Halt {
         if self.options.variation.dry_run {
             return Halt::Stopped { kept: false };
         }
@@ -260,7 +283,7 @@ impl<'s, 'r> Sequencer<'s, 'r> {
         }
     }
 
-    fn commit_checkpoint(&mut self, file: Option<(&Fresh, &[Piece])>) -> Result<(Vec<PackId>, Outcome)> {
+    fn commit_checkpoint(&mut self, file: Option<(&Fresh, &FilePieces)>) -> Result<(Vec<PackId>, Outcome)> {
         let root = self.tree_so_far(file)?;
         self.chunks.flush()?;
         let snapshot = self.passage.snapshot(root, self.summary_with_chunks());
@@ -285,12 +308,12 @@ impl<'s, 'r> Sequencer<'s, 'r> {
 
     /// The entry of `/` as if the walk ended here: what is open is closed as it stands, and said
     /// to be incomplete.
-    fn tree_so_far(&mut self, file: Option<(&Fresh, &[Piece])>) -> Result<Entry> {
+    fn tree_so_far(&mut self, file: Option<(&Fresh, &FilePieces)>) -> Result<Entry> {
         let mut inner = None;
         if let Some((fresh, pieces)) = file {
-            let size = pieces.iter().map(Piece::bytes).sum();
-            let content = content_of(self.ids, pieces.to_vec(), &mut self.chunks)?;
-            inner = Some(Entry { detail: Detail::File { size, content, holes: Vec::new() }, ..fresh.entry.clone() });
+            let content = pieces.content.clone().finish(self.ids, &mut self.chunks)?;
+            let detail = Detail::File { size: pieces.bytes, content, holes: Vec::new() };
+            inner = Some(Entry { detail, ..fresh.entry.clone() });
         }
         for open in self.open.iter().rev() {
             let (mut builder, mut totals) = (open.builder.clone(), open.totals);
@@ -310,16 +333,83 @@ impl<'s, 'r> Sequencer<'s, 'r> {
         self.record = None;
     }
 
-    fn write_row(&mut self, row: impl FnOnce() -> Row) {
+    /// Writes to the change record, as long as there is one.
+    fn note(&mut self, write: impl FnOnce(&mut RecordWriter) -> std::io::Result<()>) {
         if let Some(writer) = &mut self.record
-            && let Err(error) = writer.push(&row())
+            && let Err(error) = write(writer)
         {
             self.lose_record(&error);
         }
     }
 
+    /// Takes the next piece of the file at hand.
+    fn add_piece(&mut self, pieces: &mut FilePieces, piece: Piece) -> Result<()> {
+        pieces.bytes += piece.bytes();
+        push_piece(&mut pieces.row, &piece);
+        pieces.in_row += 1;
+        if pieces.in_row == PIECES_MAX {
+            self.note_pieces(pieces);
+        }
+        pieces.content.push(self.ids, piece, &mut self.chunks)
+    }
+
+    fn note_pieces(&mut self, pieces: &mut FilePieces) {
+        let row = std::mem::take(&mut pieces.row);
+        pieces.in_row = 0;
+        pieces.recorded = true;
+        self.note(|record| record.push(&Row::Pieces(row)));
+    }
+
+    /// Gives the content of a file all of whose pieces were taken.
+    fn finish_pieces(&mut self, mut pieces: FilePieces) -> Result<Content> {
+        let content = std::mem::take(&mut pieces.content).finish(self.ids, &mut self.chunks)?;
+        if matches!(content, Content::List { .. }) && pieces.in_row > 0 {
+            self.note_pieces(&mut pieces);
+        }
+        Ok(content)
+    }
+
+    /// Lets nobody take a file's pieces for those of the next.
+    fn void(&mut self, pieces: &FilePieces) {
+        if pieces.recorded {
+            self.note(|record| record.push(&Row::Pieces(Vec::new())));
+        }
+    }
+
+    /// Takes recorded pieces of a large file that is not read.
+    fn hand_on(&mut self, row: Vec<u8>, upheld: bool) -> Result<()> {
+        let mut pieces = self.handed_on.take().unwrap_or_default();
+        if !upheld {
+            for piece in pieces_of(&row) {
+                let piece = piece.context(|| "no snapshot was made: the change record is damaged")?;
+                pieces.content.push(self.ids, piece, &mut self.chunks)?;
+            }
+        }
+        pieces.recorded = true;
+        self.handed_on = Some(pieces);
+        self.note(|record| record.push(&Row::Pieces(row)));
+        Ok(())
+    }
+
+    /// Makes sure that the list of an unmodified large file is there.
+    ///
+    /// Where all that the earlier run relied on stands it is. Else it was made anew of the
+    /// recorded pieces, and must have come out as it was: other pieces make another list.
+    fn handed_over(&mut self, fresh: &Fresh) -> Result<()> {
+        let (Some(pieces), Detail::File { content, .. }) = (self.handed_on.take(), &fresh.entry.detail) else {
+            return Ok(());
+        };
+        let made = pieces.content.finish(self.ids, &mut self.chunks)?;
+        if made != *content && made != Content::Inline(Vec::new()) {
+            let name = fresh.entry.name.as_ref().map(|name| name.as_os().display().to_string()).unwrap_or_default();
+            let what = format!("no snapshot was made: the change record has other pieces for `{name}`");
+            return Err(Error::new(Kind::Failed, what).hint("to read every file again, add `--force`"));
+        }
+        Ok(())
+    }
+
     fn enter(&mut self, fresh: Fresh, known: bool, whole: bool) {
-        self.write_row(|| Row::Enter(seen(&fresh)));
+        self.note(|record| record.enter(&fresh.entry, fresh.ctime, fresh.ino));
         let builder = DirectoryBuilder::default();
         // A mount that is not entered is below a root all the same.
         let whole = whole || self.open.last().is_some_and(|around| around.whole);
@@ -366,7 +456,7 @@ impl<'s, 'r> Sequencer<'s, 'r> {
             Some(old) if old == (id, level) => self.summary.dirs_unmodified += 1,
             _ => self.summary.dirs_changed += 1,
         }
-        self.write_row(|| Row::Leave { id, level });
+        self.note(|record| record.push(&Row::Leave { id, level }));
         let mut entry = open.fresh.entry;
         entry.detail = Detail::Directory { id, level, totals: open.totals, incomplete };
         self.monitor.done(1, 0);
@@ -383,7 +473,7 @@ impl<'s, 'r> Sequencer<'s, 'r> {
         }
     }
 
-    /// Adds an entry whose content, if it has any, is inline.
+    /// Adds an entry that is complete.
     fn ready(&mut self, fresh: Fresh, status: Status) -> Result<()> {
         match status {
             Status::New => self.summary.files_new += 1,
@@ -394,13 +484,8 @@ impl<'s, 'r> Sequencer<'s, 'r> {
         self.summary.total_files_processed += 1;
         self.summary.total_bytes_processed += bytes;
         self.monitor.done(1, 0);
-        self.write_row(|| Row::Item(seen(&fresh)));
-        let mut entry = fresh.entry;
-        if let Detail::File { content, .. } = &mut entry.detail
-            && let Content::Inline(pieces) = content
-        {
-            *content = content_of(self.ids, std::mem::take(pieces), &mut self.chunks)?;
-        }
+        self.note(|record| record.item(&fresh.entry, fresh.ctime, fresh.ino));
+        let entry = fresh.entry;
         self.note_chosen(&entry, true);
         let Some(around) = self.open.last_mut() else {
             return Err(Error::new(Kind::Failed, "no snapshot was made: an entry stands outside of any directory"));
@@ -411,7 +496,14 @@ impl<'s, 'r> Sequencer<'s, 'r> {
 
     /// Takes a file's parts from its unit.
     fn file(&mut self, fresh: Fresh, path: &TreePath, known: bool) -> Result<(), Halt> {
-        let mut pieces: Vec<Piece> = Vec::new();
+        let mut unit = std::mem::take(&mut self.unit);
+        let taken = self.file_of(&mut unit, fresh, path, known);
+        self.unit = unit;
+        taken
+    }
+
+    fn file_of(&mut self, unit: &mut Expected, fresh: Fresh, path: &TreePath, known: bool) -> Result<(), Halt> {
+        let mut pieces = FilePieces::default();
         let mut counted = 0;
         loop {
             if self.monitor.stopping() {
@@ -420,12 +512,12 @@ impl<'s, 'r> Sequencer<'s, 'r> {
             if self.checkpoint_is_due() {
                 self.pass_checkpoint(Some((&fresh, &pieces)))?;
             }
-            let Some((part, mut bytes)) = self.unit.next_part() else {
+            let Some((part, mut bytes)) = unit.next_part() else {
                 let what = format!("no snapshot was made: reading `{path}` stopped");
                 return Err(Error::new(Kind::Failed, what).into());
             };
             if part.restart {
-                pieces.clear();
+                self.void(&std::mem::take(&mut pieces));
                 self.monitor.undone(std::mem::take(&mut counted));
             }
             // A large file is seen to move on.
@@ -438,12 +530,13 @@ impl<'s, 'r> Sequencer<'s, 'r> {
                     bytes = rest;
                     self.chunks.add(ChunkKind::Data, id, chunk)?;
                 }
-                pieces.push(piece);
+                self.add_piece(&mut pieces, piece)?;
             }
             match part.done {
                 None => {}
                 Some(Ok(done)) => return Ok(self.file_read(fresh, path, known, pieces, done)?),
                 Some(Err(problem)) => {
+                    self.void(&pieces);
                     self.file_failed(path, &problem);
                     return Ok(());
                 }
@@ -509,7 +602,7 @@ impl<'s, 'r> Sequencer<'s, 'r> {
         mut fresh: Fresh,
         path: &TreePath,
         known: bool,
-        pieces: Vec<Piece>,
+        pieces: FilePieces,
         done: FileDone,
     ) -> Result<()> {
         for problem in done.problems {
@@ -521,7 +614,7 @@ impl<'s, 'r> Sequencer<'s, 'r> {
         attributes.xattrs = done.xattrs;
         fresh.ctime = done.stat.ctime;
         fresh.ino = done.stat.ino;
-        let size = pieces.iter().map(Piece::bytes).sum();
+        let size = pieces.bytes;
         if done.unstable {
             self.summary.files_unreadable += 1;
             self.problem(path, "it kept changing while it was read; what was read is in the snapshot".into());
@@ -529,7 +622,7 @@ impl<'s, 'r> Sequencer<'s, 'r> {
             fresh.ctime = Time { secs: i64::MIN, nanos: 0 };
         }
         let holes = done.holes.into_iter().filter(|hole| hole.offset + hole.bytes <= size).collect();
-        fresh.entry.detail = Detail::File { size, content: Content::Inline(pieces), holes };
+        fresh.entry.detail = Detail::File { size, content: self.finish_pieces(pieces)?, holes };
         self.ready(fresh, if known { Status::Changed } else { Status::New })
     }
 
@@ -546,8 +639,4 @@ impl Sequenced<'_> {
     pub(super) fn close(&mut self, snapshot: &Snapshot) -> Result<Vec<PackEntry>> {
         self.chunks.close(snapshot)
     }
-}
-
-fn seen(fresh: &Fresh) -> Seen {
-    Seen { entry: fresh.entry.clone(), ctime: fresh.ctime, ino: fresh.ino }
 }

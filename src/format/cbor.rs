@@ -143,6 +143,11 @@ impl<'a> MapWriter<'a> {
 
     /// Fills in the number of fields.
     pub fn end(self) {
+        // Most maps have few fields, and their head is in place.
+        if self.fields < 24 {
+            self.out[self.start] |= self.fields.to_le_bytes()[0];
+            return;
+        }
         let mut head = Vec::with_capacity(9);
         Encoder::new(&mut head).map(self.fields).map(|_| ()).expect("a vector takes bytes");
         self.out.splice(self.start..=self.start, head);

@@ -405,7 +405,8 @@ fn check_holes(holes: &[Hole], size: u64) -> Result<()> {
     Ok(())
 }
 
-fn push_piece(out: &mut Vec<u8>, piece: &Piece) {
+/// Appends the encoding of one piece, as it stands in lists.
+pub fn push_piece(out: &mut Vec<u8>, piece: &Piece) {
     match piece {
         Piece::Chunk { id, bytes } => {
             out.push(0x82);
@@ -416,7 +417,8 @@ fn push_piece(out: &mut Vec<u8>, piece: &Piece) {
     }
 }
 
-fn read_piece(decoder: &mut Decoder<'_>) -> Result<Piece> {
+/// Reads one piece of a list.
+pub fn read_piece(decoder: &mut Decoder<'_>) -> Result<Piece> {
     const WHAT: &str = "piece";
     let malformed = |detail: &str| DecodeError::malformed(WHAT, detail);
     if let Ok(minicbor::data::Type::Array) = decoder.datatype() {

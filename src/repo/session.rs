@@ -5,7 +5,7 @@
 //! commits before it looks for flags, so a collector that flagged earlier is seen. Only when
 //! the last look finds nothing has a snapshot been made.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeSet, HashMap, HashSet};
 use std::sync::{Mutex, PoisonError};
 
 use super::Repository;
@@ -64,6 +64,15 @@ pub struct Session<'r> {
     collections: Collections,
     faults: Vec<(String, Error)>,
     alive: Mutex<Alive>,
+}
+
+/// Packs whose chunks a session may have named, and the chunks known to be damaged then.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Reliance {
+    /// In ascending order, each once.
+    pub packs: Vec<PackId>,
+    /// Which chunk, and in which pack.
+    pub damaged: BTreeSet<(ChunkId, PackId)>,
 }
 
 /// When the session last showed that it is alive, and how often.
@@ -158,15 +167,22 @@ impl<'r> Session<'r> {
         })
     }
 
-    /// Whether whatever `earlier` relied on may be relied on in this session too, and so may the
-    /// packs it has committed.
+    /// What this session relies on, with the packs it has committed.
+    pub fn reliance(&self, committed: &[PackId]) -> Reliance {
+        let mut packs: Vec<PackId> = self.usable_packs().chain(committed).copied().collect();
+        packs.sort_unstable();
+        packs.dedup();
+        Reliance { packs, damaged: self.collections.damaged.clone() }
+    }
+
+    /// Whether whatever an earlier session relied on may be relied on in this one too, so that no
+    /// chunk it named need be looked for again (W4, W6).
     ///
-    /// Compares packs, which are few, instead of the chunks that were named, which are many: no
-    /// pack has been taken back and no more chunks are damaged (W6).
-    pub fn continues(&self, earlier: &Self, committed: &[PackId]) -> bool {
+    /// Compares packs, which are few, instead of chunks, which are many: no pack has been taken
+    /// back and no more chunks are damaged.
+    pub fn upholds(&self, earlier: &Reliance) -> bool {
         let usable: HashSet<&PackId> = self.usable_packs().collect();
-        earlier.usable_packs().chain(committed).all(|pack| usable.contains(pack))
-            && self.collections.damaged.is_subset(&earlier.collections.damaged)
+        earlier.packs.iter().all(|pack| usable.contains(pack)) && self.collections.damaged.is_subset(&earlier.damaged)
     }
 
     fn usable_packs(&self) -> impl Iterator<Item = &PackId> {

@@ -232,21 +232,9 @@ impl DirectoryBuilder {
     }
 }
 
-/// Gives the content of a file with these pieces: inline when they are few, else a list.
-pub fn content_of(ids: &IdKeys, pieces: Vec<Piece>, sink: &mut dyn NodeSink) -> Result<Content> {
-    if pieces.len() <= INLINE_PIECES_MAX {
-        return Ok(Content::Inline(pieces));
-    }
-    let mut builder = ContentBuilder::default();
-    for piece in pieces {
-        builder.push(ids, piece, sink)?;
-    }
-    builder.finish(ids, sink)
-}
-
-/// Takes a file's pieces one after the other and gives its content, as [`content_of`] does, but
-/// never holds more of them than a node takes.
-#[derive(Default)]
+/// Takes a file's pieces one after the other and gives its content: inline when they are few, else
+/// a list. It never holds more of them than a node takes.
+#[derive(Clone, Default)]
 pub struct ContentBuilder {
     /// All there are, as long as they are few.
     few: Vec<Piece>,
@@ -381,18 +369,19 @@ mod tests {
         let piece = |n: u32| Piece::Chunk { id: ids.chunk(ChunkKind::Data, &n.to_le_bytes()), bytes: 1000 };
         let mut pieces: Vec<_> = (0..50_000).map(piece).collect();
         let few = pieces[..INLINE_PIECES_MAX].to_vec();
-        assert_eq!(content_of(&ids, few.clone(), &mut nodes).unwrap(), Content::Inline(few));
-        assert!(matches!(content_of(&ids, pieces.clone(), &mut nodes).unwrap(), Content::List { level: 1.., .. }));
-        // Piece by piece it is the same.
-        for count in [0, 1, INLINE_PIECES_MAX, INLINE_PIECES_MAX + 1, 5000] {
+        let content_of = |nodes: &mut Nodes, pieces: &[Piece]| {
             let mut builder = ContentBuilder::default();
-            pieces[..count].iter().for_each(|piece| builder.push(&ids, *piece, &mut nodes).unwrap());
-            let whole = content_of(&ids, pieces[..count].to_vec(), &mut nodes).unwrap();
-            assert_eq!(builder.finish(&ids, &mut nodes).unwrap(), whole);
-        }
+            pieces.iter().for_each(|piece| builder.push(&ids, *piece, nodes).unwrap());
+            builder.finish(&ids, nodes).unwrap()
+        };
+        assert_eq!(content_of(&mut nodes, &[]), Content::Inline(vec![]));
+        assert_eq!(content_of(&mut nodes, &few), Content::Inline(few.clone()));
+        let more = content_of(&mut nodes, &pieces[..=INLINE_PIECES_MAX]);
+        assert!(matches!(more, Content::List { .. }));
+        assert!(matches!(content_of(&mut nodes, &pieces), Content::List { level: 1.., .. }));
         let before = nodes.stored.len();
         pieces.insert(25_000, piece(60_000));
-        content_of(&ids, pieces, &mut nodes).unwrap();
+        content_of(&mut nodes, &pieces);
         assert!(nodes.stored.len() - before <= 8, "{}", nodes.stored.len() - before);
     }
 }

@@ -53,7 +53,7 @@ fn each_repository_is_listed_with_its_place_and_when_it_was_used() {
     ] }, {
         insta::assert_snapshot!(output.to_string(), @"
         Repository  Last used  Size  Place
-        92143f95    2001-02-03 04:05:06  [SIZE]  [DIR]/repo
+        5a802c86    2001-02-03 04:05:06  [SIZE]  [DIR]/repo
         eea3f5b9    2001-02-03 04:05:05  [SIZE]  memory
 
         2 caches, [SIZE]

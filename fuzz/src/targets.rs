@@ -316,7 +316,7 @@ fn split(data: &[u8]) {
     let mut pieces = Vec::new();
     let keep = |pieces: &mut Vec<(bool, u64)>, piece: Split<'_>| {
         pieces.push(match piece {
-            Split::Chunk(bytes) => (true, bytes.len() as u64),
+            Split::Chunk { bytes, .. } => (true, bytes.len() as u64),
             Split::Zeros(bytes) => (false, bytes),
         });
         Ok::<_, Infallible>(())

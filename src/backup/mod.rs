@@ -37,6 +37,7 @@ use stateless::Fetched;
 use unchanged::{Chosen, Digest};
 
 use crate::chunk::cut::{Cutter, Parameters};
+use crate::chunk::split::Splitter;
 use crate::error::{Context, Error, Kind, Result};
 use crate::format::session::{CommitKind, Snapshot};
 use crate::id::{SessionId, hex};
@@ -228,7 +229,8 @@ fn attempt(mut passage: Passage<'_>, options: &Options, monitor: &Monitor, place
         Parameters { min_bytes: chunker.min_bytes, avg_bytes: chunker.avg_bytes, max_bytes: chunker.max_bytes };
     let cutter = Arc::new(Cutter::new(parameters, repo.keys.chunker_key().expose()));
 
-    let permits = units::Permits::new(MEMORY_BATCHES);
+    let batches = MEMORY_BYTES / Splitter::buffer_bytes(&cutter);
+    let permits = units::Permits::new(batches.clamp(4, 12));
     let (steps_in, steps) = crossbeam_channel::bounded(STEPS_WAITING_MAX);
     let (units_in, units_out) = crossbeam_channel::bounded(UNITS_WAITING_MAX);
     let halted = AtomicBool::new(false);
@@ -355,8 +357,9 @@ fn begin_record(place: &Place, passage: &Passage<'_>) -> std::io::Result<RecordW
     Ok(record)
 }
 
-/// Batches of about a mebibyte in memory at once.
-const MEMORY_BATCHES: usize = 32;
+/// What was read and is not in frames yet. No more than fits a processor's cache: what waits longer
+/// is fetched from memory again.
+const MEMORY_BYTES: usize = 16 << 20;
 /// Steps the sequencer may be behind the walk.
 const STEPS_WAITING_MAX: usize = 1024;
 /// Units the readers may be behind the walk.

@@ -303,12 +303,12 @@ impl RecordWriter {
     }
 
     fn flush(&mut self, mark: u8) -> io::Result<()> {
-        let mut text = std::mem::take(&mut self.rows);
-        let plain_bytes = u32::try_from(text.len()).map_err(io::Error::other)?;
-        let compression = self.compressor.compress_in_place(&mut text).compression();
+        let plain_bytes = u32::try_from(self.rows.len()).map_err(io::Error::other)?;
+        let compression = self.compressor.compress_in_place(&mut self.rows, 0).compression();
         let mut plain = plain_bytes.to_le_bytes().to_vec();
         plain.push(compression as u8);
-        plain.extend_from_slice(&text);
+        plain.extend_from_slice(&self.rows);
+        self.rows.clear();
         self.blocks.push(mark, &plain)
     }
 

@@ -11,7 +11,7 @@ use super::passage::Passage;
 use super::record::{self, PIECES_MAX, RecordWriter, Row, pieces_of};
 use super::unchanged::{Chosen, Digest};
 use super::units::{Expected, FileDone, Permits};
-use crate::chunk::frame::{FrameBuilder, PlainFrame};
+use crate::chunk::frame::FrameBuilder;
 use crate::crypto::ident::{ChunkKind, IdKeys};
 use crate::error::{Context, Error, Kind, Result};
 use crate::format::cbor;
@@ -61,12 +61,13 @@ impl<'r> Chunks<'r> {
     fn new(passage: &Passage<'r>, settings: PackSettings) -> Self {
         let session = passage.session();
         let spill = passage.repo().cache_directory().map_or_else(std::env::temp_dir, std::path::Path::to_owned);
+        let packs = PackWriter::new(session.clone(), settings, passage.on_stored());
         Self {
             claimed: SessionTable::new(&spill, SessionTable::ENTRIES_MAX),
-            data: FrameBuilder::new(settings.frame_bytes),
-            directories: FrameBuilder::new(settings.frame_bytes),
-            lists: FrameBuilder::new(settings.frame_bytes),
-            packs: PackWriter::new(session.clone(), settings, passage.on_stored()),
+            data: packs.frames(),
+            directories: packs.frames(),
+            lists: packs.frames(),
+            packs,
             added_bytes: 0,
             session,
         }
@@ -74,7 +75,7 @@ impl<'r> Chunks<'r> {
 
     /// Ends the last pack with a copy of the snapshot record and gives all packs.
     fn close(&mut self, snapshot: &Snapshot) -> Result<Vec<PackEntry>> {
-        let frame = PlainFrame { plain: cbor::encode(snapshot), chunks: Vec::new() };
+        let frame = self.packs.bare_frame(&cbor::encode(snapshot));
         self.packs.add(FrameKind::Snapshot, frame)?;
         self.packs.finish()
     }
@@ -512,7 +513,7 @@ impl<'s, 'r> Sequencer<'s, 'r> {
             if self.checkpoint_is_due() {
                 self.pass_checkpoint(Some((&fresh, &pieces)))?;
             }
-            let Some((part, mut bytes)) = unit.next_part() else {
+            let Some((part, bytes)) = unit.next_part() else {
                 let what = format!("no snapshot was made: reading `{path}` stopped");
                 return Err(Error::new(Kind::Failed, what).into());
             };
@@ -521,14 +522,12 @@ impl<'s, 'r> Sequencer<'s, 'r> {
                 self.monitor.undone(std::mem::take(&mut counted));
             }
             // A large file is seen to move on.
-            let part_bytes = part.pieces.iter().map(Piece::bytes).sum();
+            let part_bytes = part.bytes();
             counted += part_bytes;
             self.monitor.done(0, part_bytes);
-            for piece in part.pieces {
-                if let Piece::Chunk { id, bytes: length } = piece {
-                    let (chunk, rest) = bytes.split_at(length as usize);
-                    bytes = rest;
-                    self.chunks.add(ChunkKind::Data, id, chunk)?;
+            for (piece, place) in part.pieces {
+                if let Piece::Chunk { id, .. } = piece {
+                    self.chunks.add(ChunkKind::Data, id, &bytes[place])?;
                 }
                 self.add_piece(&mut pieces, piece)?;
             }
@@ -556,19 +555,17 @@ impl<'s, 'r> Sequencer<'s, 'r> {
             if self.checkpoint_is_due() {
                 self.pass_checkpoint(None)?;
             }
-            let Some((part, mut bytes)) = self.unit.next_part() else {
+            let Some((part, bytes)) = self.unit.next_part() else {
                 let what = format!("no snapshot was made: reading `{path}` stopped");
                 return Err(Error::new(Kind::Failed, what).into());
             };
-            let part_bytes: u64 = part.pieces.iter().map(Piece::bytes).sum();
+            let part_bytes = part.bytes();
             size += part_bytes;
             self.monitor.done(0, part_bytes);
             self.chunks.session.show_alive();
-            for piece in part.pieces {
-                if let Piece::Chunk { id, bytes: length } = piece {
-                    let (chunk, rest) = bytes.split_at(length as usize);
-                    bytes = rest;
-                    self.chunks.add(ChunkKind::Data, id, chunk)?;
+            for (piece, place) in part.pieces {
+                if let Piece::Chunk { id, .. } = piece {
+                    self.chunks.add(ChunkKind::Data, id, &bytes[place])?;
                 }
                 builder.push(self.ids, piece, &mut self.chunks)?;
             }

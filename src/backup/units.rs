@@ -1,11 +1,13 @@
 //! Reading files in parallel, in bounded memory, for a consumer who takes them in order.
 //!
 //! Files are gathered into units: many small ones, or one large one. Reader threads take units
-//! in order, read, cut and identify, and send batches of chunks. Every batch needs a permit; the
-//! unit the consumer is at gets one even when all are given out, so the threads that read ahead
-//! can never starve it.
+//! in order, read, cut and identify, and send batches of chunks: the buffer they were read into, as
+//! it is. Every batch needs a permit, which comes with a buffer; the unit the consumer is at gets one
+//! even when all are given out, so the threads that read ahead can never starve it.
 
 use std::collections::VecDeque;
+use std::convert::Infallible;
+use std::ops::Range;
 use std::os::fd::AsFd;
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
 
@@ -21,8 +23,6 @@ use crate::source::file::{FileProblem, OpenFile, Segment, open_file};
 use crate::source::meta::{self, Owner};
 use crate::source::stat::Stat;
 
-/// A batch is sent when it holds this much.
-const BATCH_BYTES: usize = 1 << 20;
 /// Batches of one unit that may wait for the consumer.
 const BATCHES_WAITING_MAX: usize = 4;
 
@@ -36,10 +36,9 @@ pub(super) struct FileJob {
 
 /// A batch of chunks of a unit's files, in order.
 pub(super) struct Batch {
-    /// The chunks' bytes, one after the other.
-    pub(super) data: Vec<u8>,
-    /// What they belong to. Only a unit's last file may be unfinished.
+    /// What the chunks' bytes belong to. Only a unit's last file may be unfinished.
     pub(super) parts: Vec<FilePart>,
+    /// What was read, with the right to hold it.
     permit: Permit,
 }
 
@@ -48,11 +47,19 @@ pub(super) struct Batch {
 pub(super) struct FilePart {
     /// The file is read from its front again: pieces so far are to be forgotten.
     pub(super) restart: bool,
-    pub(super) pieces: Vec<Piece>,
+    /// Each with the place of its bytes in the batch, if it has any.
+    pub(super) pieces: Vec<(Piece, Range<usize>)>,
     /// Set with the file's last part.
     pub(super) done: Option<Result<FileDone, FileProblem>>,
     /// Set with a stream's last part, of which there is no more to say.
     pub(super) last: bool,
+}
+
+impl FilePart {
+    /// How many bytes of the file these are.
+    pub(super) fn bytes(&self) -> u64 {
+        self.pieces.iter().map(|(piece, _)| piece.bytes()).sum()
+    }
 }
 
 /// What there is to say of a file at its end.
@@ -90,20 +97,23 @@ pub(super) struct Permits {
 
 struct PermitState {
     free: usize,
+    /// Buffers that came back, for the next.
+    spare: Vec<Vec<u8>>,
     /// The unit the consumer is at.
     head: u64,
     closed: bool,
 }
 
-/// One batch's right to memory, given back when dropped.
+/// One batch's right to memory and the memory, given back when dropped.
 struct Permit {
     permits: Arc<Permits>,
     counted: bool,
+    buffer: Vec<u8>,
 }
 
 impl Permits {
     pub(super) fn new(batches: usize) -> Arc<Self> {
-        let state = PermitState { free: batches, head: 0, closed: false };
+        let state = PermitState { free: batches, spare: Vec::new(), head: 0, closed: false };
         Arc::new(Self { state: Mutex::new(state), changed: Condvar::new() })
     }
 
@@ -123,7 +133,8 @@ impl Permits {
                 state.free -= 1;
             }
             if counted || unit == state.head {
-                return Some(Permit { permits: self.clone(), counted });
+                let buffer = state.spare.pop().unwrap_or_default();
+                return Some(Permit { permits: self.clone(), counted, buffer });
             }
             state = self.changed.wait(state).unwrap_or_else(PoisonError::into_inner);
         }
@@ -150,7 +161,11 @@ impl Permits {
 impl Drop for Permit {
     fn drop(&mut self) {
         if self.counted {
-            self.permits.lock().free += 1;
+            let mut state = self.permits.lock();
+            state.free += 1;
+            // One for each permit there is, at most.
+            state.spare.push(std::mem::take(&mut self.buffer));
+            drop(state);
             self.permits.changed.notify_all();
         }
     }
@@ -168,7 +183,7 @@ pub(super) fn read_units(units: &Receiver<Unit>, cutter: &Arc<Cutter>, ids: &IdK
             permits,
             unit: unit.ordinal,
             batches: &unit.batches,
-            batch: Batch { data: Vec::new(), parts: Vec::new(), permit },
+            batch: Batch { parts: Vec::new(), permit },
             part: FilePart::default(),
         };
         for job in &unit.files {
@@ -176,7 +191,7 @@ pub(super) fn read_units(units: &Receiver<Unit>, cutter: &Arc<Cutter>, ids: &IdK
                 return;
             }
         }
-        if sender.batches.send(sender.batch).is_err() {
+        if sender.finish(&mut splitter).is_err() {
             return;
         }
     }
@@ -198,7 +213,7 @@ impl<'a> UnitSender<'a> {
         permits: &'a Arc<Permits>,
     ) -> Option<Self> {
         let permit = permits.acquire(unit.ordinal)?;
-        let batch = Batch { data: Vec::new(), parts: Vec::new(), permit };
+        let batch = Batch { parts: Vec::new(), permit };
         let (batches, unit, part) = (&unit.batches, unit.ordinal, FilePart::default());
         let sender = BatchSender { permits, unit, batches, batch, part };
         Some(Self { splitter: Splitter::new(cutter.clone()), ids, sender })
@@ -208,13 +223,14 @@ impl<'a> UnitSender<'a> {
     pub(super) fn bytes(&mut self, mut block: &[u8]) -> bool {
         let (sender, ids) = (&mut self.sender, self.ids);
         while !block.is_empty() {
+            if sender.make_room(&mut self.splitter).is_err() {
+                return false;
+            }
             let space = self.splitter.space();
             let taken = space.len().min(block.len());
             space[..taken].copy_from_slice(&block[..taken]);
             block = &block[taken..];
-            if self.splitter.filled(taken, &mut |split: Split<'_>| sender.piece(ids, split)).is_err() {
-                return false;
-            }
+            let Ok(()) = self.splitter.filled(taken, &mut |split: Split<'_>| sender.piece(ids, split));
         }
         true
     }
@@ -222,13 +238,11 @@ impl<'a> UnitSender<'a> {
     /// That was all; `false` when nobody wants it any more.
     pub(super) fn finish(self) -> bool {
         let Self { mut splitter, ids, mut sender } = self;
-        if splitter.finish(&mut |split: Split<'_>| sender.piece(ids, split)).is_err() {
-            return false;
-        }
+        let Ok(()) = splitter.finish(&mut |split: Split<'_>| sender.piece(ids, split));
         sender.part.last = true;
         let part = std::mem::take(&mut sender.part);
         sender.batch.parts.push(part);
-        sender.batches.send(sender.batch).is_ok()
+        sender.finish(&mut splitter).is_ok()
     }
 }
 
@@ -242,35 +256,38 @@ struct BatchSender<'a> {
 }
 
 impl BatchSender<'_> {
-    fn piece(&mut self, ids: &IdKeys, split: Split<'_>) -> Result<(), Gone> {
-        match split {
-            Split::Zeros(bytes) => self.part.pieces.push(Piece::Zeros { bytes }),
-            Split::Chunk(bytes) => {
-                let id = ids.chunk(ChunkKind::Data, bytes);
-                self.batch.data.extend_from_slice(bytes);
+    fn piece(&mut self, ids: &IdKeys, split: Split<'_>) -> Result<(), Infallible> {
+        self.part.pieces.push(match split {
+            Split::Zeros(bytes) => (Piece::Zeros { bytes }, 0..0),
+            Split::Chunk { bytes, offset } => {
                 let length = u32::try_from(bytes.len()).expect("a chunk is at most 16 MiB");
-                self.part.pieces.push(Piece::Chunk { id, bytes: length });
-                if self.batch.data.len() >= BATCH_BYTES {
-                    self.send()?;
-                }
+                let id = ids.chunk(ChunkKind::Data, bytes);
+                (Piece::Chunk { id, bytes: length }, offset..offset + bytes.len())
             }
-        }
+        });
         Ok(())
     }
 
-    /// Sends what there is and begins another batch.
-    fn send(&mut self) -> Result<(), Gone> {
+    /// Sends what there is, with the splitter's buffer, when that is full, and begins another batch.
+    fn make_room(&mut self, splitter: &mut Splitter) -> Result<(), Gone> {
+        if !splitter.is_full() {
+            return Ok(());
+        }
         let part = std::mem::take(&mut self.part);
         self.batch.parts.push(part);
+        splitter.swap(&mut self.batch.permit.buffer);
         // The full batch goes first: its permit may be the one that is waited for.
-        let full = Batch {
-            data: std::mem::take(&mut self.batch.data),
-            parts: std::mem::take(&mut self.batch.parts),
-            permit: std::mem::replace(&mut self.batch.permit, Permit { permits: self.permits.clone(), counted: false }),
-        };
+        let none = Permit { permits: self.permits.clone(), counted: false, buffer: Vec::new() };
+        let full = std::mem::replace(&mut self.batch, Batch { parts: Vec::new(), permit: none });
         self.batches.send(full).map_err(|_| Gone)?;
         self.batch.permit = self.permits.acquire(self.unit).ok_or(Gone)?;
         Ok(())
+    }
+
+    /// Sends what is left, with the splitter's buffer.
+    fn finish(mut self, splitter: &mut Splitter) -> Result<(), Gone> {
+        splitter.swap(&mut self.batch.permit.buffer);
+        self.batches.send(self.batch).map_err(|_| Gone)
     }
 
     /// What was read of the file so far is void. Its pieces stay in the batch all the same: their
@@ -337,17 +354,18 @@ fn read_open(
     let before = file.stat().clone();
     splitter.reset();
     loop {
+        sender.make_room(splitter)?;
         let mut sink = |split: Split<'_>| sender.piece(ids, split);
         let next = file.next(splitter.space());
-        match next {
-            Ok(Segment::Data(bytes)) => splitter.filled(bytes, &mut sink)?,
-            Ok(Segment::Hole(bytes)) => splitter.push_zeros(bytes, &mut sink)?,
+        let Ok(()) = match next {
+            Ok(Segment::Data(bytes)) => splitter.filled(bytes, &mut sink),
+            Ok(Segment::Hole(bytes)) => splitter.push_zeros(bytes, &mut sink),
             Ok(Segment::End) => {
-                splitter.finish(&mut sink)?;
+                let Ok(()) = splitter.finish(&mut sink);
                 break;
             }
             Err(error) => return Ok(Err(FileProblem::Io(error))),
-        }
+        };
     }
     let (xattrs, problems) = meta::xattrs(Owner::Open(file.as_fd()));
     let size = file.position();
@@ -368,9 +386,7 @@ fn read_open(
 pub(super) struct Expected {
     current: Option<Receiver<Batch>>,
     parts: VecDeque<FilePart>,
-    data: Vec<u8>,
-    at: usize,
-    /// Held as long as `data` is.
+    /// Where the parts' bytes are.
     permit: Option<Permit>,
 }
 
@@ -380,24 +396,17 @@ impl Expected {
         *self = Self { current: Some(unit), ..Self::default() };
     }
 
-    /// The next part of the unit's files with the chunks' bytes; `None` when its thread stopped.
+    /// The next part of the unit's files with the batch its pieces stand in; `None` when its thread
+    /// stopped.
     pub(super) fn next_part(&mut self) -> Option<(FilePart, &[u8])> {
         while self.parts.is_empty() {
+            // The last one's memory first: the next may wait for it.
+            self.permit = None;
             let batch = self.current.as_ref()?.recv().ok()?;
             self.parts.extend(batch.parts);
-            self.data = batch.data;
             self.permit = Some(batch.permit);
-            self.at = 0;
         }
-        let part = self.parts.pop_front()?;
-        let bytes: usize = part
-            .pieces
-            .iter()
-            .map(|piece| if let Piece::Chunk { bytes, .. } = piece { *bytes as usize } else { 0 })
-            .sum();
-        let start = self.at;
-        self.at += bytes;
-        Some((part, self.data.get(start..start + bytes)?))
+        Some((self.parts.pop_front()?, &self.permit.as_ref()?.buffer))
     }
 }
 
@@ -471,13 +480,9 @@ mod tests {
                 bytes.clear();
                 restarts += 1;
             }
-            let mut rest = data;
-            for piece in &part.pieces {
+            for (piece, place) in &part.pieces {
                 match piece {
-                    Piece::Chunk { bytes: length, .. } => {
-                        bytes.extend_from_slice(&rest[..*length as usize]);
-                        rest = &rest[*length as usize..];
-                    }
+                    Piece::Chunk { .. } => bytes.extend_from_slice(&data[place.clone()]),
                     Piece::Zeros { bytes: length } => bytes.resize(bytes.len() + *length as usize, 0),
                 }
             }

@@ -139,13 +139,14 @@ impl Compressor {
         outcome
     }
 
-    /// Turns plain bytes into the form in which they are to be stored, without copying those
-    /// that stay as they are.
-    pub fn compress_in_place(&mut self, bytes: &mut Vec<u8>) -> Outcome {
+    /// Turns the plain bytes behind the first `head_bytes` of a buffer into the form in which they
+    /// are to be stored, without touching those that stay as they are.
+    pub fn compress_in_place(&mut self, buffer: &mut Vec<u8>, head_bytes: usize) -> Outcome {
         let mut scratch = std::mem::take(&mut self.scratch);
-        let outcome = self.encode(bytes, &mut scratch);
+        let outcome = self.encode(&buffer[head_bytes..], &mut scratch);
         if outcome == Outcome::Compressed {
-            std::mem::swap(bytes, &mut scratch);
+            buffer.truncate(head_bytes);
+            buffer.extend_from_slice(&scratch);
         }
         self.scratch = scratch;
         outcome
@@ -375,7 +376,7 @@ mod tests {
             let mut stored = Vec::new();
             assert_eq!(compressor.compress(&plain, &mut stored), Outcome::Incompressible);
             assert_eq!(stored, plain);
-            assert_eq!(compressor.compress_in_place(&mut stored), Outcome::Incompressible);
+            assert_eq!(compressor.compress_in_place(&mut stored, 0), Outcome::Incompressible);
             assert_eq!(stored, plain);
         }
     }
@@ -384,9 +385,12 @@ mod tests {
     fn compressing_in_place_gives_the_same_bytes() {
         let mut compressor = Compressor::new(Level::default());
         for plain in [text(5000), noise("place", 5000), text(70_000)] {
-            let (mut apart, mut in_place) = (Vec::new(), plain.clone());
-            assert_eq!(compressor.compress(&plain, &mut apart), compressor.compress_in_place(&mut in_place));
-            assert_eq!(apart, in_place);
+            for head in [&b""[..], b"head"] {
+                let (mut apart, mut in_place) = (Vec::new(), [head, &plain].concat());
+                let outcome = compressor.compress(&plain, &mut apart);
+                assert_eq!(compressor.compress_in_place(&mut in_place, head.len()), outcome);
+                assert_eq!([head, &apart].concat(), in_place);
+            }
         }
     }
 

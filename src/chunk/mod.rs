@@ -14,6 +14,7 @@
 pub mod compress;
 pub mod cut;
 pub mod frame;
+pub mod pool;
 pub mod split;
 
 #[cfg(test)]

@@ -39,13 +39,21 @@ const _: () = assert!(PROBE_STRIDE + WORD <= ZEROS_BYTES_MIN as usize);
 /// A piece of the stream.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Split<'a> {
-    /// The bytes of one chunk, never empty.
-    Chunk(&'a [u8]),
+    /// One chunk.
+    Chunk {
+        /// Its bytes, never empty.
+        bytes: &'a [u8],
+        /// Where in the splitter's buffer they stand.
+        offset: usize,
+    },
     /// This many zero bytes, at least [`ZEROS_BYTES_MIN`].
     Zeros(u64),
 }
 
 /// Splits one stream after another, in one buffer of 1 MiB and a little more than the largest chunk.
+///
+/// The bytes of chunks stay where they are until the buffer is full, so whoever wants to have them
+/// takes the whole buffer then, and leaves another: [`is_full`](Self::is_full), [`swap`](Self::swap).
 ///
 /// ```text
 /// loop {
@@ -68,32 +76,60 @@ pub struct Splitter {
     /// How many zeros the stream ends with so far. Below [`ZEROS_BYTES_MIN`] they are the bytes
     /// from `body` to `tail`, else they are in the buffer no longer.
     run: u64,
+    /// Bytes before `head` may be wanted.
+    handed_out: bool,
 }
 
 impl Splitter {
     /// A splitter with an empty stream.
     pub fn new(cutter: Arc<Cutter>) -> Self {
+        let buffer = vec![0; Self::buffer_bytes(&cutter)];
+        Self { cutter, buffer, head: 0, body: 0, tail: 0, run: 0, handed_out: false }
+    }
+
+    /// How long the buffer of a splitter is.
+    pub fn buffer_bytes(cutter: &Cutter) -> usize {
         // Unfinished are less than one largest chunk and a run that is not yet long.
-        let kept_max = cutter.parameters().max_bytes as usize + ZEROS_BYTES_MIN as usize;
-        let buffer = vec![0; kept_max + READ_BYTES];
-        Self { cutter, buffer, head: 0, body: 0, tail: 0, run: 0 }
+        cutter.parameters().max_bytes as usize + ZEROS_BYTES_MIN as usize + READ_BYTES
     }
 
     /// Forgets the stream. Costs nothing.
     pub fn reset(&mut self) {
-        (self.head, self.body, self.tail, self.run) = (0, 0, 0, 0);
+        (self.head, self.body, self.run) = (self.tail, self.tail, 0);
+    }
+
+    /// Whether the bytes handed out so far are given up by the next call of [`space`](Self::space).
+    pub fn is_full(&self) -> bool {
+        self.handed_out && self.lacks_space()
+    }
+
+    fn lacks_space(&self) -> bool {
+        self.buffer.len() - self.tail < SPACE_BYTES_MIN
+    }
+
+    /// Exchanges the buffer, with all chunks handed out since it was last exchanged or given up, for
+    /// `other`, whose content does not matter.
+    pub fn swap(&mut self, other: &mut Vec<u8>) {
+        other.resize(self.buffer.len(), 0);
+        let unfinished = self.head..self.tail;
+        other[..unfinished.len()].copy_from_slice(&self.buffer[unfinished]);
+        self.moved_to_front();
+        std::mem::swap(&mut self.buffer, other);
+    }
+
+    fn moved_to_front(&mut self) {
+        self.body -= self.head;
+        self.tail -= self.head;
+        self.head = 0;
+        self.handed_out = false;
     }
 
     /// Where to put the stream's next bytes: up to 1 MiB of space, never none. Its content is
     /// left over from earlier.
     pub fn space(&mut self) -> &mut [u8] {
-        if self.head == self.tail {
-            (self.head, self.body, self.tail) = (0, 0, 0);
-        } else if self.buffer.len() - self.tail < SPACE_BYTES_MIN {
+        if self.lacks_space() || (self.head == self.tail && !self.handed_out) {
             self.buffer.copy_within(self.head..self.tail, 0);
-            self.body -= self.head;
-            self.tail -= self.head;
-            self.head = 0;
+            self.moved_to_front();
         }
         let end = self.buffer.len().min(self.tail + READ_BYTES);
         &mut self.buffer[self.tail..end]
@@ -172,9 +208,10 @@ impl Splitter {
     /// Hands out the stretch's chunks, all of them when its end is known.
     fn cut<E>(&mut self, end: End, sink: &mut impl FnMut(Split<'_>) -> Result<(), E>) -> Result<(), E> {
         while let Some(length) = self.cutter.cut(&self.buffer[self.head..self.body], end) {
-            let chunk = &self.buffer[self.head..self.head + length];
+            let offset = self.head;
             self.head += length;
-            sink(Split::Chunk(chunk))?;
+            self.handed_out = true;
+            sink(Split::Chunk { bytes: &self.buffer[offset..self.head], offset })?;
         }
         Ok(())
     }
@@ -249,7 +286,7 @@ pub(super) mod tests {
     impl From<Split<'_>> for Owned {
         fn from(split: Split<'_>) -> Self {
             match split {
-                Split::Chunk(bytes) => Owned::Chunk(bytes.to_vec()),
+                Split::Chunk { bytes, .. } => Owned::Chunk(bytes.to_vec()),
                 Split::Zeros(bytes) => Owned::Zeros(bytes),
             }
         }

@@ -38,11 +38,28 @@ pub fn seal_into(key: &SecretKey, nonce: [u8; NONCE_BYTES], aad: &[u8], plain: &
     out.extend_from_slice(&nonce);
     let start = out.len();
     out.extend_from_slice(plain);
-    let cipher = XChaCha20Poly1305::new(key.expose().into());
-    let tag = cipher
-        .encrypt_inout_detached(&XNonce::from(nonce), aad, (&mut out[start..]).into())
-        .expect("the cipher takes up to 256 GiB");
+    let tag = encrypt(key, nonce, aad, &mut out[start..]);
     out.extend_from_slice(&tag);
+}
+
+/// Turns a buffer of [`NONCE_BYTES`] of room and then a text into `nonce || ciphertext || tag`.
+///
+/// # Panics
+///
+/// When the buffer is shorter than a nonce.
+pub fn seal_in_place(key: &SecretKey, nonce: [u8; NONCE_BYTES], aad: &[u8], buffer: &mut Vec<u8>) {
+    let (head, text) = buffer.split_at_mut(NONCE_BYTES);
+    head.copy_from_slice(&nonce);
+    let tag = encrypt(key, nonce, aad, text);
+    buffer.extend_from_slice(&tag);
+}
+
+/// Encrypts `text` where it stands and gives its tag.
+fn encrypt(key: &SecretKey, nonce: [u8; NONCE_BYTES], aad: &[u8], text: &mut [u8]) -> [u8; TAG_BYTES] {
+    XChaCha20Poly1305::new(key.expose().into())
+        .encrypt_inout_detached(&XNonce::from(nonce), aad, text.into())
+        .expect("the cipher takes up to 256 GiB")
+        .into()
 }
 
 /// Opens `nonce || ciphertext || tag`. Nothing is released unless all of it is authentic.
@@ -114,6 +131,18 @@ mod tests {
             open_box(&key, "test", b"aax", &sealed, "box"),
         ] {
             assert_eq!(result, Err(OpenError::NotAuthentic("box")));
+        }
+    }
+
+    #[test]
+    fn sealing_in_place_gives_the_same_bytes() {
+        let (key, nonce) = (SecretKey::from_bytes([9; 32]), [3; NONCE_BYTES]);
+        for text in [&b""[..], b"some text", &[7; 100_000]] {
+            let mut apart = Vec::new();
+            seal_into(&key, nonce, b"aad", text, &mut apart);
+            let mut in_place = [&[0xee; NONCE_BYTES][..], text].concat();
+            seal_in_place(&key, nonce, b"aad", &mut in_place);
+            assert_eq!(in_place, apart);
         }
     }
 

@@ -19,7 +19,8 @@ use crossbeam_channel::{Receiver, Sender, bounded};
 use super::session::{Session, pack_name};
 use super::uploads::Uploads;
 use crate::chunk::compress::{Compressor, Level};
-use crate::chunk::frame::PlainFrame;
+use crate::chunk::frame::{FrameBuilder, PlainFrame};
+use crate::chunk::pool::Pool;
 use crate::crypto::ident::{ChunkKind, IdKeys};
 use crate::crypto::key::SecretKey;
 use crate::crypto::seal;
@@ -61,6 +62,17 @@ impl Default for PackSettings {
         }
     }
 }
+
+impl PackSettings {
+    /// Where the buffers of frames on their way come from.
+    fn pool(&self) -> Arc<Pool> {
+        let kept_max = self.frames_in_work + STORE_WAITING_MAX;
+        Arc::new(Pool::new(self.frame_bytes + seal::OVERHEAD_BYTES, kept_max))
+    }
+}
+
+/// Sealed frames the storage may be behind.
+const STORE_WAITING_MAX: usize = 4;
 
 /// A full pack is padded to a multiple of this.
 const FULL_PACK_STEP: u64 = 64 << 10;
@@ -114,6 +126,7 @@ pub struct PackWriter<'r> {
     tree: Option<OpenPack>,
     packs_begun: u64,
     in_work: VecDeque<InWork>,
+    pool: Arc<Pool>,
     plain_taken: u64,
     sealed_taken: u64,
     to_store: Option<Sender<ToStore>>,
@@ -130,8 +143,10 @@ impl<'r> PackWriter<'r> {
     /// Begins to write packs of a session.
     pub fn new(session: Arc<Session<'r>>, settings: PackSettings, on_stored: OnStored) -> Self {
         let repo = session.repo();
-        let (to_store, from_writer) = bounded(4);
+        let (to_store, from_writer) = bounded(STORE_WAITING_MAX);
+        let pool = settings.pool();
         let store = Store {
+            pool: pool.clone(),
             storage: repo.storage.clone(),
             repo: repo.config.repo,
             epoch: repo.keys.current_epoch().id,
@@ -157,6 +172,7 @@ impl<'r> PackWriter<'r> {
             tree: None,
             packs_begun: 0,
             in_work: VecDeque::new(),
+            pool,
             plain_taken: 0,
             sealed_taken: 0,
             to_store,
@@ -174,12 +190,23 @@ impl<'r> PackWriter<'r> {
         self.packs_begun > 0
     }
 
-    /// Adds the next frame. Blocks while too many are in work.
+    /// Collects chunks into frames that are sealed where they stand.
+    pub fn frames(&self) -> FrameBuilder {
+        FrameBuilder::new(self.settings.frame_bytes, seal::NONCE_BYTES, self.pool.clone())
+    }
+
+    /// A frame of these bytes, which hold no chunks.
+    pub fn bare_frame(&self, bytes: &[u8]) -> PlainFrame {
+        let buffer = [&[0; seal::NONCE_BYTES], bytes].concat();
+        PlainFrame { buffer, head_bytes: seal::NONCE_BYTES, chunks: Vec::new() }
+    }
+
+    /// Adds the next frame, of a builder of [`Self::frames`]. Blocks while too many are in work.
     pub fn add(&mut self, kind: FrameKind, plain: PlainFrame) -> Result<()> {
         while self.in_work.len() >= self.settings.frames_in_work {
             self.take_oldest()?;
         }
-        let plain_bytes = plain.plain.len() as u64;
+        let plain_bytes = plain.plain().len() as u64;
         if plain_bytes > u64::from(FRAME_PLAIN_BYTES_MAX) {
             let what = format!("cannot store {plain_bytes} bytes of {kind:?} in one frame: that is too much");
             return Err(Error::new(Kind::Failed, what));
@@ -357,28 +384,28 @@ impl SealJob {
         thread_local! {
             static COMPRESSOR: RefCell<Option<(Level, Compressor)>> = const { RefCell::new(None) };
         }
-        let plain_bytes = u32::try_from(plain.plain.len()).expect("a frame is far smaller than 4 GiB");
+        let plain_bytes = u32::try_from(plain.plain().len()).expect("a frame is far smaller than 4 GiB");
         let mut content = blake3::Hasher::new();
         if plain.chunks.is_empty() {
-            content.update(&plain.plain);
+            content.update(plain.plain());
         }
         for (id, _) in &plain.chunks {
             content.update(id.as_bytes());
         }
-        let mut text = plain.plain;
+        let chunks = plain.chunks.iter().map(|(id, bytes)| ChunkEntry { id: *id, bytes: *bytes }).collect();
+        let PlainFrame { buffer: mut bytes, head_bytes, .. } = plain;
+        assert_eq!(head_bytes, seal::NONCE_BYTES, "there is room for the nonce");
         let compression = COMPRESSOR.with_borrow_mut(|slot| {
             if slot.as_ref().is_none_or(|(made_for, _)| *made_for != self.level) {
                 *slot = Some((self.level, Compressor::new(self.level)));
             }
             let (_, compressor) = slot.as_mut().expect("it was just made");
-            compressor.compress_in_place(&mut text).compression()
+            compressor.compress_in_place(&mut bytes, head_bytes).compression()
         });
-        let chunks = plain.chunks.iter().map(|(id, bytes)| ChunkEntry { id: *id, bytes: *bytes }).collect();
-        let sealed_bytes = u32::try_from(text.len() + seal::OVERHEAD_BYTES).expect("a frame is far smaller than 4 GiB");
+        let sealed_bytes = u32::try_from(bytes.len() + seal::TAG_BYTES).expect("a frame is far smaller than 4 GiB");
         let frame = Frame { kind: self.kind, compression: compression as u8, sealed_bytes, plain_bytes, chunks };
         let nonce = seal::hedged_nonce(&self.random, u64::from(self.ordinal), content.finalize().as_bytes());
-        let mut bytes = Vec::new();
-        seal::seal_into(&self.keys.frame_key, nonce, &frame_aad(&self.repo, self.ordinal, &frame), &text, &mut bytes);
+        seal::seal_in_place(&self.keys.frame_key, nonce, &frame_aad(&self.repo, self.ordinal, &frame), &mut bytes);
         Ok(SealedFrame { frame, bytes })
     }
 }
@@ -396,7 +423,7 @@ pub fn kind_of_chunks(frame: FrameKind) -> Option<ChunkKind> {
 /// Whether each chunk of a frame has the id it goes by.
 fn check_chunks(ids: &IdKeys, kind: FrameKind, frame: &PlainFrame) -> Result<()> {
     let Some(kind) = kind_of_chunks(kind) else { return Ok(()) };
-    let mut rest = &frame.plain[..];
+    let mut rest = frame.plain();
     for (id, bytes) in &frame.chunks {
         let right = rest.split_at_checked(*bytes as usize).filter(|(chunk, _)| ids.chunk(kind, chunk) == *id);
         let Some((_, behind)) = right else {
@@ -411,6 +438,7 @@ fn check_chunks(ids: &IdKeys, kind: FrameKind, frame: &PlainFrame) -> Result<()>
 
 /// What the thread that streams packs into the storage holds.
 struct Store {
+    pool: Arc<Pool>,
     storage: Arc<dyn Storage>,
     repo: RepoId,
     epoch: EpochId,
@@ -455,6 +483,7 @@ impl Store {
                         }),
                     };
                     object.write(&sealed.bytes)?;
+                    self.pool.give(sealed.bytes);
                     object.frames.push(sealed.frame);
                 }
                 ToStore::Close { pack, last } => {

@@ -42,7 +42,7 @@ fn store(repo: &Repository, bytes: &[u8]) -> (SessionId, ChunkId, PackId) {
     let session = Arc::new(Session::begin(repo).unwrap());
     let id = repo.keys.ids.chunk(ChunkKind::Data, bytes);
     let mut writer = PackWriter::new(session.clone(), PackSettings::default(), Arc::new(|_| {}));
-    let frame = PlainFrame { plain: bytes.to_vec(), chunks: vec![(id, u32::try_from(bytes.len()).unwrap())] };
+    let frame = PlainFrame { chunks: vec![(id, u32::try_from(bytes.len()).unwrap())], ..writer.bare_frame(bytes) };
     writer.add(FrameKind::Data, frame).unwrap();
     let packs = writer.finish().unwrap();
     let pack = packs[0].id;
@@ -229,7 +229,7 @@ fn a_chunk_whose_bytes_changed_in_memory_is_not_stored() {
     let session = Arc::new(Session::begin(&repo).unwrap());
     let id = repo.keys.ids.chunk(ChunkKind::Data, b"what was read");
     let mut writer = PackWriter::new(session.clone(), PackSettings::default(), Arc::new(|_| {}));
-    let frame = PlainFrame { plain: b"what was reaD".to_vec(), chunks: vec![(id, 13)] };
+    let frame = PlainFrame { chunks: vec![(id, 13)], ..writer.bare_frame(b"what was reaD") };
     writer.add(FrameKind::Data, frame).unwrap();
     assert!(writer.finish().unwrap_err().to_string().contains("changed in memory"));
     assert!(!memory.snapshot().keys().any(|name| name.starts_with("packs/")));

@@ -65,7 +65,7 @@ fn a_first_day_from_init_to_restore() {
     ");
     machine.write("files/notes.txt", "hello again\n");
     prints!(machine.esker(["backup", "files"]), @"
-    snapshot d329ccf2 made in [TIME]
+    snapshot 92143f95 made in [TIME]
       files        0 new, 2 changed, 0 unmodified
       directories  [COUNTS]
       in all       2.9 KiB in 2 files
@@ -75,7 +75,7 @@ fn a_first_day_from_init_to_restore() {
     prints!(machine.esker(["snapshots"]), @"
     ID        Time                 Host        Tags     Size  Added  Paths
     371a5713  2001-02-03 04:05:09  difference  a,b   2.9 KiB  [SIZE]  [DIR]/files
-    d329ccf2  2001-02-03 04:05:18  difference        2.9 KiB  [SIZE]  [DIR]/files
+    92143f95  2001-02-03 04:05:18  difference        2.9 KiB  [SIZE]  [DIR]/files
 
     2 snapshots
     [exit 0]
@@ -83,7 +83,7 @@ fn a_first_day_from_init_to_restore() {
     prints!(machine.esker(["snapshots", "--group-by", "host,tags", "--compact", "--latest", "1"]), @"
     host difference; no tags
     ID        Time                 Host        Tags     Size
-    d329ccf2  2001-02-03 04:05:18  difference        2.9 KiB
+    92143f95  2001-02-03 04:05:18  difference        2.9 KiB
 
     host difference; tags a, b
     ID        Time                 Host        Tags     Size

@@ -190,6 +190,18 @@ fn list(app: &App, all: &[Kept]) -> Result<()> {
     app.say(&format!("{}{caches}, {}", if all.is_empty() { "" } else { "\n" }, text::bytes(bytes)))
 }
 
+/// Removes a directory with all that is in it, and with what a command that had found it under its
+/// old name puts into it meanwhile.
+fn remove_all(path: &Path) -> std::io::Result<()> {
+    for _ in 0..10 {
+        match fs::remove_dir_all(path) {
+            Err(error) if error.kind() == std::io::ErrorKind::DirectoryNotEmpty => {}
+            result => return result,
+        }
+    }
+    fs::remove_dir_all(path)
+}
+
 fn remove(app: &App, root: &Path, chosen: &[&Kept]) -> Result<()> {
     let (mut removed, mut freed) = (0, 0_u64);
     for kept in chosen {
@@ -200,7 +212,7 @@ fn remove(app: &App, root: &Path, chosen: &[&Kept]) -> Result<()> {
             Err(rustix::io::Errno::NOENT) => continue,
             result => result.map_err(std::io::Error::from).context(what)?,
         }
-        fs::remove_dir_all(&aside).context(what)?;
+        remove_all(&aside).context(what)?;
         removed += 1;
         freed = freed.saturating_add(kept.bytes);
         if let Some(repository) = kept.path.parent() {
@@ -211,7 +223,7 @@ fn remove(app: &App, root: &Path, chosen: &[&Kept]) -> Result<()> {
     // What a removal that was interrupted has left.
     for (name, path) in directories(root)? {
         if name.starts_with(REMOVED) {
-            match fs::remove_dir_all(&path) {
+            match remove_all(&path) {
                 Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
                     let what = format!("the removed cache `{}` is still there", path.display());
                     return Err(Error::new(Kind::Failed, what).because(error).into());

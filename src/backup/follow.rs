@@ -1,5 +1,6 @@
 //! Following the file system and the change record together: what to do with each entry.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -8,7 +9,7 @@ use crossbeam_channel::{Receiver, Sender};
 use super::Options;
 use super::known::{Followers, Known, Old};
 use super::passage::Passage;
-use super::record::pieces_of;
+use super::rows::{Left, owners, pieces_of};
 use super::units::{Batch, FileJob, Unit};
 use crate::error::Error;
 use crate::format::cbor::Extra;
@@ -31,6 +32,9 @@ const UNIT_FILES_MAX: usize = 32;
 const UNIT_STEPS_MAX: usize = 256;
 const _: () = assert!(UNIT_STEPS_MAX < super::STEPS_WAITING_MAX);
 
+/// Rows of untouched entries handed on at once.
+const UNTOUCHED_BYTES: usize = 16 << 10;
+
 /// What an entry is compared with what the last run saw.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Status {
@@ -48,10 +52,13 @@ pub(super) struct Fresh {
 
 /// One step for the sequencer, in walk order.
 pub(super) enum Step {
-    /// A directory begins; its root node is not known yet. `whole` unless it only leads to roots.
-    Enter { fresh: Fresh, known: bool, whole: bool },
-    /// It ends. `old` is the root node it had.
-    Leave { incomplete: bool, old: Option<(ChunkId, u64)> },
+    /// A directory begins; its root node is not known yet. `whole` unless it only leads to roots;
+    /// `untouched` if its own attributes are those recorded.
+    Enter { fresh: Fresh, known: bool, whole: bool, untouched: bool },
+    /// It ends. `old` is what it was, and whether all that was in it came and may be relied on.
+    Leave { incomplete: bool, old: Option<(Left, bool)> },
+    /// Entries that are as they were in every respect, as the record has them.
+    Untouched { rows: Vec<u8>, entries: u64, bytes: u64 },
     /// The next pieces, as a record has them, of the large unmodified file that follows. Where not
     /// all the run relied on stands, its list is made anew.
     Pieces { pieces: Vec<u8>, upheld: bool },
@@ -77,6 +84,13 @@ pub(super) struct Walked {
 /// The sequencer has gone.
 struct Gone;
 
+#[derive(Default)]
+struct Untouched {
+    rows: Vec<u8>,
+    entries: u64,
+    bytes: u64,
+}
+
 struct Driver<'a, 'r> {
     passage: &'a Passage<'r>,
     options: &'a Options,
@@ -90,6 +104,12 @@ struct Driver<'a, 'r> {
     links: LinkTable,
     /// Steps held back until their unit is closed.
     held: Vec<Step>,
+    /// Untouched entries that are not handed on yet.
+    untouched: Untouched,
+    /// What entries say of these owners, encoded.
+    owners_encoded: HashMap<(u32, u32), Vec<u8>>,
+    /// For each directory the walk is in, whether it is a root or below one.
+    whole: Vec<bool>,
     jobs: Vec<FileJob>,
     job_bytes: u64,
     next_unit: u64,
@@ -117,6 +137,9 @@ pub(super) fn follow(
         owners: Owners::new(),
         links: LinkTable::new(),
         held: Vec::new(),
+        untouched: Untouched::default(),
+        owners_encoded: HashMap::new(),
+        whole: Vec::new(),
         jobs: Vec::new(),
         job_bytes: 0,
         next_unit: 0,
@@ -133,7 +156,7 @@ pub(super) fn follow(
 fn status(known: &Known, entry: &Entry) -> Status {
     match known.parent() {
         None => Status::New,
-        Some(old) if old.seen.entry == *entry => Status::Unmodified,
+        Some(old) if old.entry == *entry => Status::Unmodified,
         Some(_) => Status::Changed,
     }
 }
@@ -151,10 +174,13 @@ impl Driver<'_, '_> {
                     self.enter(name, &stat, &dir, &path, scope == Scope::Whole)?;
                 }
                 Event::Item { name, stat, dir } => {
-                    let path = walk.path().join(&name);
-                    self.item(name, stat, dir, path)?;
+                    if !self.take_untouched(&name, &stat)? {
+                        let path = walk.path().join(&name);
+                        self.item(name, stat, dir, path)?;
+                    }
                 }
                 Event::Leave { incomplete } => {
+                    self.whole.pop();
                     let old = self.known.leave();
                     self.step(Step::Leave { incomplete, old })?;
                 }
@@ -164,7 +190,37 @@ impl Driver<'_, '_> {
                 Event::Problem { path, fault } => self.problem(&path, fault.to_string()),
             }
         }
+        self.hand_on_untouched()?;
         self.close_unit()
+    }
+
+    /// Whether an entry is as it was and taken for that, without another look.
+    fn take_untouched(&mut self, name: &Name, stat: &Stat) -> Result<bool, Gone> {
+        // At a root the entry itself is wanted.
+        if self.options.ignore_ctime || self.whole.last() != Some(&true) {
+            return Ok(false);
+        }
+        let key = (stat.uid, stat.gid);
+        if !self.owners_encoded.contains_key(&key) {
+            let own = owners(&self.owner_attributes(stat));
+            self.owners_encoded.insert(key, own);
+        }
+        let Some(mut row) = self.known.untouched(name, stat, &self.owners_encoded[&key]) else { return Ok(false) };
+        self.untouched.rows.append(&mut row);
+        self.untouched.entries += 1;
+        self.untouched.bytes += if stat.kind == Kind::File { stat.size } else { 0 };
+        if self.untouched.rows.len() >= UNTOUCHED_BYTES {
+            self.hand_on_untouched()?;
+        }
+        Ok(true)
+    }
+
+    fn hand_on_untouched(&mut self) -> Result<(), Gone> {
+        if self.untouched.entries == 0 {
+            return Ok(());
+        }
+        let Untouched { rows, entries, bytes } = std::mem::take(&mut self.untouched);
+        self.put(Step::Untouched { rows, entries, bytes })
     }
 
     fn problem(&mut self, path: &TreePath, message: String) {
@@ -179,20 +235,27 @@ impl Driver<'_, '_> {
         };
         Attributes {
             mode: stat.mode,
+            mtime: stat.mtime,
+            xattrs,
+            link_group: link_group.map(|first| self.passage.repo().keys.ids.link_group(first.as_bytes())),
+            ..self.owner_attributes(stat)
+        }
+    }
+
+    fn owner_attributes(&mut self, stat: &Stat) -> Attributes {
+        Attributes {
             uid: stat.uid,
             gid: stat.gid,
             user: self.owners.user(stat.uid).map(str::to_owned),
             group: self.owners.group(stat.gid).map(str::to_owned),
-            mtime: stat.mtime,
-            xattrs,
-            link_group: link_group.map(|first| self.passage.repo().keys.ids.link_group(first.as_bytes())),
+            ..Attributes::default()
         }
     }
 
     /// Reads extended attributes unless an earlier run saw the entry just as it is.
     fn xattrs(&mut self, known: &Known, stat: &Stat, owner: Owner<'_>, path: &TreePath) -> Vec<Xattr> {
         if let Some(old) = known.all().iter().find(|old| self.is_untouched(old, stat)) {
-            return old.seen.entry.attributes.xattrs.clone();
+            return old.entry.attributes.xattrs.clone();
         }
         let (xattrs, problems) = meta::xattrs(owner);
         for problem in problems {
@@ -204,16 +267,16 @@ impl Driver<'_, '_> {
     /// Whether not even the entry's attributes were written since that run saw it.
     fn is_untouched(&self, old: &Old, stat: &Stat) -> bool {
         !self.options.ignore_ctime
-            && old.seen.ctime == stat.ctime
-            && old.seen.ino == stat.ino
-            && old.seen.entry.attributes.mtime == stat.mtime
+            && old.ctime == stat.ctime
+            && old.ino == stat.ino
+            && old.entry.attributes.mtime == stat.mtime
             && stat.ctime < old.settled_before
             && stat.mtime < old.settled_before
     }
 
     /// Whether a file's content can be taken from what that run recorded.
     fn is_unmodified(&mut self, old: &Old, stat: &Stat) -> bool {
-        let entry = &old.seen.entry;
+        let entry = &old.entry;
         let Detail::File { size, content, .. } = &entry.detail else { return false };
         let by_size_and_mtime =
             || self.options.ignore_ctime && entry.attributes.mtime == stat.mtime && stat.mtime < old.settled_before;
@@ -240,8 +303,9 @@ impl Driver<'_, '_> {
     /// Hands on the pieces of an unmodified file, if it is a large one; false when they are not
     /// there any more, and it is to be read.
     fn hand_on_pieces(&mut self, old: &Old) -> Result<bool, Gone> {
-        let Detail::File { content: Content::List { .. }, .. } = &old.seen.entry.detail else { return Ok(true) };
-        // Before the steps that wait for their unit are closed there is no place for these.
+        let Detail::File { content: Content::List { .. }, .. } = &old.entry.detail else { return Ok(true) };
+        // They go to the sequencer at once, so what waits goes before them.
+        self.hand_on_untouched()?;
         self.close_unit()?;
         let mut gone = false;
         let steps = self.steps;
@@ -267,7 +331,9 @@ impl Driver<'_, '_> {
         let detail = Detail::Directory { id, level: 0, totals: Totals::default(), incomplete: false };
         let entry = Entry { name, attributes, detail, extra: Extra::default() };
         let fresh = Fresh { entry, ctime: stat.ctime, ino: stat.ino };
-        self.step(Step::Enter { fresh, known: known.parent().is_some(), whole })
+        self.whole.push(whole);
+        let untouched = known.parent().is_some_and(|old| old.entry.attributes == fresh.entry.attributes);
+        self.step(Step::Enter { fresh, known: known.parent().is_some(), whole, untouched })
     }
 
     fn item(&mut self, name: Name, stat: Stat, dir: Arc<Dir>, path: TreePath) -> Result<(), Gone> {
@@ -313,13 +379,14 @@ impl Driver<'_, '_> {
             }
         }
         if let Some(old) = unmodified {
-            let detail = old.seen.entry.detail.clone();
+            let detail = old.entry.detail.clone();
             let xattrs = self.xattrs(&known, &stat, Owner::Named(&dir, &name), &path);
             let attributes = self.attributes(&stat, &path, xattrs);
             let entry = Entry { name: Some(name), attributes, detail, extra: Extra::default() };
             let status = status(&known, &entry);
             return self.step(Step::Ready { fresh: Fresh { entry, ctime: stat.ctime, ino: stat.ino }, status });
         }
+        self.hand_on_untouched()?;
         let known = known.parent().is_some();
         // Extended attributes and content come from the open file.
         let attributes = self.attributes(&stat, &path, Vec::new());
@@ -338,8 +405,13 @@ impl Driver<'_, '_> {
         Ok(())
     }
 
-    /// Hands on a step, after those that wait for their unit.
+    /// Hands on a step, after untouched entries and those that wait for their unit.
     fn step(&mut self, step: Step) -> Result<(), Gone> {
+        self.hand_on_untouched()?;
+        self.put(step)
+    }
+
+    fn put(&mut self, step: Step) -> Result<(), Gone> {
         if self.jobs.is_empty() {
             return self.steps.send(step).map_err(|_| Gone);
         }

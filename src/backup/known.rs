@@ -7,10 +7,13 @@
 use std::fs::File;
 
 use super::blocks::claim;
-use super::record::{Header, Mark, Place, RecordReader, Row, Seen, UNFINISHED_MAX};
-use crate::id::{ChunkId, SessionId};
+use super::record::{Header, Mark, Place, RecordReader, UNFINISHED_MAX};
+use super::rows::{Left, Row, Seen};
+use crate::format::tree::Entry;
+use crate::id::SessionId;
 use crate::path::Name;
 use crate::repo::session::{Reliance, Session};
+use crate::source::stat::Stat;
 use crate::world::Time;
 
 /// Timestamps younger than this when a run began are not trusted by the next: the file may have
@@ -19,7 +22,9 @@ const SETTLED_SECS: i64 = 2;
 
 /// What a run saw of an entry.
 pub(super) struct Old {
-    pub(super) seen: Seen,
+    pub(super) entry: Entry,
+    pub(super) ctime: Time,
+    pub(super) ino: u64,
     /// Times before this can be relied on.
     pub(super) settled_before: Time,
     /// Every chunk the run named may still be relied on.
@@ -107,8 +112,9 @@ impl Followers {
         let last = self.runs.len().wrapping_sub(1);
         for (run, follower) in self.runs.iter_mut().enumerate() {
             let Some(seen) = ask(follower) else { continue };
+            let Ok(entry) = seen.entry() else { continue };
             let (settled_before, upheld) = (follower.settled_before, follower.upheld);
-            known.olds.push(Old { seen, settled_before, upheld, run });
+            known.olds.push(Old { entry, ctime: seen.ctime, ino: seen.ino, settled_before, upheld, run });
             known.has_parent = self.has_parent && run == last;
         }
         known
@@ -124,19 +130,27 @@ impl Followers {
         self.known(|follower| follower.item(name))
     }
 
+    /// The parent's row of what the walk meets, if that is just as it was and may be taken as it is:
+    /// then nothing else is asked about it. `owners` is what [`super::rows::owners`] gives.
+    pub(super) fn untouched(&mut self, name: &Name, stat: &Stat, owners: &[u8]) -> Option<Vec<u8>> {
+        let parent = self.runs.last_mut().filter(|parent| self.has_parent && parent.upheld)?;
+        parent.untouched(name, stat, owners)
+    }
+
     /// Calls `each` with the pieces of the large file the walk has just met, some hundred at a time,
     /// until it answers false. False when it did, and when they are not there, or not all of them.
     pub(super) fn each_pieces(&mut self, old: &Old, each: impl FnMut(Vec<u8>) -> bool) -> bool {
         self.runs[old.run].each_pieces(each)
     }
 
-    /// The walk leaves the directory; the root node it had in the parent.
-    pub(super) fn leave(&mut self) -> Option<(ChunkId, u64)> {
-        let mut root = None;
+    /// The walk leaves the directory; what it was in the parent, and whether the walk has met all
+    /// that was in it then and it may be taken as it was.
+    pub(super) fn leave(&mut self) -> Option<(Left, bool)> {
+        let mut left = None;
         for follower in &mut self.runs {
-            root = follower.leave();
+            left = follower.leave();
         }
-        root.filter(|_| self.has_parent)
+        left.filter(|_| self.has_parent)
     }
 
     /// The checkpoints of runs that were stopped; all of them once the walk is over.
@@ -144,6 +158,14 @@ impl Followers {
         let stopped = &self.runs[..self.runs.len() - usize::from(self.has_parent)];
         stopped.iter().flat_map(|follower| &follower.checkpoints).copied().collect()
     }
+}
+
+/// A directory the walk is in.
+struct Level {
+    /// Whether the record is in it too.
+    matched: bool,
+    /// Whether the walk has met all rows so far.
+    whole: bool,
 }
 
 /// Follows the walk through one run's record, which is in the same order.
@@ -158,8 +180,8 @@ struct Follower {
     /// Where the pieces of the item peeked at begin, and those of the item last taken.
     pieces_peeked: Option<Mark>,
     pieces_taken: Option<Mark>,
-    /// For each directory the walk is in: whether the record is in it too.
-    matched: Vec<bool>,
+    /// The directories the walk is in.
+    levels: Vec<Level>,
     /// The checkpoints it has told of so far.
     checkpoints: Vec<SessionId>,
 }
@@ -177,7 +199,7 @@ impl Follower {
             peeked: None,
             pieces_peeked: None,
             pieces_taken: None,
-            matched: Vec::new(),
+            levels: Vec::new(),
             checkpoints: Vec::new(),
         })
     }
@@ -235,14 +257,15 @@ impl Follower {
 
     /// Passes rows up to the one of this name in the current directory.
     fn seek(&mut self, name: Option<&Name>) -> bool {
-        if self.matched.last() == Some(&false) {
+        if self.levels.last().is_some_and(|level| !level.matched) {
             return false;
         }
+        let name = name.map(Name::as_bytes);
         loop {
             let (is_directory, found) = match self.peek() {
-                Some(Row::Enter(seen)) => (true, seen.entry.name.as_ref()),
-                Some(Row::Item(seen)) => (false, seen.entry.name.as_ref()),
-                Some(Row::Leave { .. } | Row::Checkpoint(_) | Row::Pieces(_)) | None => return false,
+                Some(Row::Enter(seen)) => (true, seen.name()),
+                Some(Row::Item(seen)) => (false, seen.name()),
+                Some(Row::Leave(_) | Row::Checkpoint(_) | Row::Pieces(_)) | None => return false,
             };
             match found.cmp(&name) {
                 std::cmp::Ordering::Equal => return true,
@@ -252,30 +275,33 @@ impl Follower {
                     if is_directory {
                         self.pass_directory();
                     }
+                    self.levels.iter_mut().last().into_iter().for_each(|level| level.whole = false);
                 }
             }
         }
     }
 
-    /// Passes everything to the end of the directory the record is in.
-    fn pass_directory(&mut self) -> Option<(ChunkId, u64)> {
-        let mut depth = 0;
+    /// Passes everything to the end of the directory the record is in; what it was, and whether there
+    /// was nothing to pass.
+    fn pass_directory(&mut self) -> Option<(Left, bool)> {
+        let (mut depth, mut at_end) = (0, true);
         while let Some(row) = self.take() {
             match row {
                 Row::Enter(_) => depth += 1,
                 Row::Item(_) | Row::Checkpoint(_) | Row::Pieces(_) => {}
-                Row::Leave { id, level } if depth == 0 => return Some((id, level)),
-                Row::Leave { .. } => depth -= 1,
+                Row::Leave(left) if depth == 0 => return Some((left, at_end)),
+                Row::Leave(_) => depth -= 1,
             }
+            at_end = false;
         }
         None
     }
 
     /// The walk enters a directory; what the run saw of it, if it was one.
     fn enter(&mut self, name: Option<&Name>) -> Option<Seen> {
-        let found = self.seek(name) && matches!(self.peek(), Some(Row::Enter(_)));
-        self.matched.push(found);
-        match found.then(|| self.take()) {
+        let matched = self.seek(name) && matches!(self.peek(), Some(Row::Enter(_)));
+        self.levels.push(Level { matched, whole: true });
+        match matched.then(|| self.take()) {
             Some(Some(Row::Enter(seen))) => Some(seen),
             _ => None,
         }
@@ -292,14 +318,33 @@ impl Follower {
         None
     }
 
-    /// The walk leaves the directory; the root node it had.
-    fn leave(&mut self) -> Option<(ChunkId, u64)> {
-        let root = if self.matched.pop() == Some(true) { self.pass_directory() } else { None };
-        if self.matched.is_empty() {
+    fn untouched(&mut self, name: &Name, stat: &Stat, owners: &[u8]) -> Option<Vec<u8>> {
+        let settled_before = self.settled_before;
+        if !self.seek(Some(name)) {
+            return None;
+        }
+        match self.peek() {
+            Some(Row::Item(seen)) if seen.is_untouched(stat, settled_before, owners) => {}
+            _ => return None,
+        }
+        match self.take() {
+            Some(Row::Item(seen)) => Some(seen.row),
+            _ => None,
+        }
+    }
+
+    /// The walk leaves the directory; what it was, and whether the walk has met every row of it.
+    fn leave(&mut self) -> Option<(Left, bool)> {
+        let level = self.levels.pop().filter(|level| level.matched);
+        let left = level.and_then(|level| {
+            let (left, at_end) = self.pass_directory()?;
+            Some((left, level.whole && at_end && self.upheld))
+        });
+        if self.levels.is_empty() {
             // What it still tells of checkpoints is wanted all the same.
             while self.take().is_some() {}
         }
-        root
+        left
     }
 }
 
@@ -311,38 +356,56 @@ mod tests {
     use super::*;
     use crate::crypto::key::SecretKey;
     use crate::format::cbor::Extra;
-    use crate::format::tree::{Attributes, Detail, Entry, Totals};
-    use crate::id::PackId;
+    use crate::format::tree::{Attributes, Detail, Totals};
+    use crate::id::{ChunkId, PackId};
     use crate::world::World;
 
-    fn seen(name: Option<&str>, directory: bool) -> Seen {
-        let id = ChunkId::from_bytes([0; 32]);
-        let detail = if directory {
-            Detail::Directory { id, level: 0, totals: Totals::default(), incomplete: false }
-        } else {
-            Detail::Fifo
-        };
-        let name = name.map(|name| Name::new(name.as_bytes()).unwrap());
-        let entry = Entry { name, attributes: Attributes::default(), detail, extra: Extra::default() };
-        Seen { entry, ctime: Time { secs: -1, nanos: 5 }, ino: 7 }
+    /// A row of a directory, of anything else, and of a directory's end, as written.
+    enum Made {
+        Enter(Option<&'static str>),
+        Item(&'static str),
+        Leave(u8),
+        Pieces(Vec<u8>),
     }
 
-    fn leave(n: u8) -> Row {
-        Row::Leave { id: ChunkId::from_bytes([n; 32]), level: 0 }
+    const CTIME: Time = Time { secs: -1, nanos: 5 };
+
+    impl Made {
+        fn write(&self, writer: &mut RecordWriter) {
+            let entry = |name: Option<&str>, detail| {
+                let name = name.map(|name| Name::new(name.as_bytes()).unwrap());
+                Entry { name, attributes: Attributes::default(), detail, extra: Extra::default() }
+            };
+            match self {
+                Made::Enter(name) => {
+                    let id = ChunkId::from_bytes([0; 32]);
+                    let detail = Detail::Directory { id, level: 0, totals: Totals::default(), incomplete: false };
+                    writer.enter(&entry(*name, detail), CTIME, 7)
+                }
+                Made::Item(name) => writer.item(&entry(Some(name), Detail::Fifo), CTIME, 7),
+                Made::Leave(n) => writer.leave(&left(*n)),
+                Made::Pieces(pieces) => writer.pieces(pieces),
+            }
+            .unwrap();
+        }
+    }
+
+    fn left(n: u8) -> Left {
+        Left { id: ChunkId::from_bytes([n; 32]), level: 0, totals: Totals::default(), incomplete: false }
     }
 
     /// `/` with `a/` (`x`), `b`, `c/` (`y`).
-    fn rows() -> Vec<Row> {
+    fn rows() -> Vec<Made> {
         vec![
-            Row::Enter(seen(None, true)),
-            Row::Enter(seen(Some("a"), true)),
-            Row::Item(seen(Some("x"), false)),
-            leave(1),
-            Row::Item(seen(Some("b"), false)),
-            Row::Enter(seen(Some("c"), true)),
-            Row::Item(seen(Some("y"), false)),
-            leave(2),
-            leave(3),
+            Made::Enter(None),
+            Made::Enter(Some("a")),
+            Made::Item("x"),
+            Made::Leave(1),
+            Made::Item("b"),
+            Made::Enter(Some("c")),
+            Made::Item("y"),
+            Made::Leave(2),
+            Made::Leave(3),
         ]
     }
 
@@ -367,7 +430,7 @@ mod tests {
     fn run(place: &Place, n: u8, count: usize, finished: bool) {
         let began = Time::from_secs(i64::from(n) * 100);
         let mut writer = RecordWriter::create(place, &World::seeded(u64::from(n)), session(n), began).unwrap();
-        rows()[..count].iter().for_each(|row| writer.push(row).unwrap());
+        rows()[..count].iter().for_each(|row| row.write(&mut writer));
         if finished {
             writer.finish(session(n + 100), [n; 32], &relied()).unwrap();
         }
@@ -381,11 +444,18 @@ mod tests {
         let (mut reader, found) = RecordReader::open(&place(dir.path(), 1, 1), file()).unwrap();
         assert_eq!((found.session, found.chosen, found.began), (session(109), Some([9; 32]), Time::from_secs(900)));
         assert_eq!(reader.relied(&found).unwrap(), relied());
-        let mut back = Vec::new();
+        let mut names = String::new();
         while let Some(row) = reader.next().unwrap() {
-            back.push(row);
+            match row {
+                Row::Enter(seen) | Row::Item(seen) => {
+                    assert_eq!((seen.ctime, seen.ino), (CTIME, 7));
+                    names += seen.name().map_or("/", |name| std::str::from_utf8(name).unwrap());
+                }
+                Row::Leave(left) => names += &format!("{}", left.id.as_bytes()[0]),
+                other => panic!("{other:?}"),
+            }
         }
-        assert_eq!(back, rows());
+        assert_eq!(names, "/ax1bcy23");
         assert!(RecordReader::open(&place(dir.path(), 2, 1), file()).is_err());
         assert!(RecordReader::open(&place(dir.path(), 1, 2), file()).is_err());
         assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 1);
@@ -408,8 +478,37 @@ mod tests {
         assert!(enter(&mut known, "c"));
         assert!(known.item(&name("w")).parent().is_none());
         assert!(known.item(&name("y")).parent().is_some());
-        assert_eq!(known.leave(), Some((ChunkId::from_bytes([2; 32]), 0)));
-        assert_eq!(known.leave(), Some((ChunkId::from_bytes([3; 32]), 0)));
+        assert_eq!(known.leave(), Some((left(2), false)));
+        assert_eq!(known.leave(), Some((left(3), false)));
+    }
+
+    /// A directory is taken as it was only if it holds what it held, no more and no less.
+    #[test]
+    fn a_directory_is_whole_if_the_walk_met_every_row_of_it() {
+        let dir = tempfile::tempdir().unwrap();
+        let place = place(dir.path(), 1, 1);
+        run(&place, 9, rows().len(), true);
+        for (skipped, upheld) in [("", true), ("x", true), ("b", true), ("c", true), ("y", true), ("", false)] {
+            let mut known = Followers::open(&place);
+            known.runs[0].upheld = upheld;
+            let meet = |known: &mut Followers, item: &str| {
+                if item != skipped {
+                    assert!(known.item(&name(item)).parent().is_some());
+                }
+            };
+            known.enter(None);
+            known.enter(Some(&name("a")));
+            meet(&mut known, "x");
+            assert_eq!(known.leave(), Some((left(1), upheld && skipped != "x")));
+            meet(&mut known, "b");
+            if skipped != "c" {
+                known.enter(Some(&name("c")));
+                meet(&mut known, "y");
+                assert_eq!(known.leave(), Some((left(2), upheld && skipped != "y")));
+            }
+            // What is missing from a directory below is not missing from this one.
+            assert_eq!(known.leave(), Some((left(3), upheld && !matches!(skipped, "b" | "c"))));
+        }
     }
 
     #[test]
@@ -419,7 +518,7 @@ mod tests {
         run(&place, 1, rows().len(), true);
         {
             let mut writer = RecordWriter::create(&place, &World::seeded(2), session(2), Time::from_secs(200)).unwrap();
-            rows()[..3].iter().for_each(|row| writer.push(row).unwrap());
+            rows()[..3].iter().for_each(|row| row.write(&mut writer));
             writer.checkpoint(session(77)).unwrap();
             // A run at work is not followed.
             assert_eq!(Followers::open(&place).runs.len(), 1);
@@ -432,7 +531,7 @@ mod tests {
         let began =
             |known: &Known| known.all().iter().map(|old| old.settled_before.secs + SETTLED_SECS).collect::<Vec<_>>();
         assert_eq!(began(&known.item(&name("x"))), [300, 200, 100]);
-        assert_eq!(known.leave(), Some((ChunkId::from_bytes([1; 32]), 0)));
+        assert_eq!(known.leave(), Some((left(1), false)));
         assert_eq!(began(&known.item(&name("b"))), [300, 100]);
         assert_eq!(began(&known.enter(Some(&name("c")))), [100]);
         known.leave();
@@ -449,12 +548,10 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let place = place(dir.path(), 1, 1);
         let mut writer = RecordWriter::create(&place, &World::seeded(1), session(1), Time::from_secs(100)).unwrap();
-        let large = |n: u8| vec![n; 200_000];
-        let mut rows = vec![Row::Enter(seen(None, true))];
-        rows.extend([Row::Pieces(large(1)), Row::Pieces(Vec::new()), Row::Pieces(large(2)), Row::Pieces(large(3))]);
-        rows.extend([Row::Item(seen(Some("a"), false)), Row::Item(seen(Some("b"), false))]);
-        rows.extend([Row::Pieces(large(4)), Row::Item(seen(Some("c"), false)), Row::Pieces(large(5)), leave(1)]);
-        rows.iter().for_each(|row| writer.push(row).unwrap());
+        let pieces = |n: u8| Made::Pieces(vec![n; 200_000]);
+        let mut rows = vec![Made::Enter(None), pieces(1), Made::Pieces(Vec::new()), pieces(2), pieces(3)];
+        rows.extend([Made::Item("a"), Made::Item("b"), pieces(4), Made::Item("c"), pieces(5), Made::Leave(1)]);
+        rows.iter().for_each(|row| row.write(&mut writer));
         writer.finish(session(2), [0; 32], &relied()).unwrap();
         let mut known = Followers::open(&place);
         known.enter(None);
@@ -470,7 +567,7 @@ mod tests {
                 assert_eq!(whole.then_some(found), expected, "{item}");
             }
         }
-        assert_eq!(known.leave(), Some((ChunkId::from_bytes([1; 32]), 0)));
+        assert_eq!(known.leave(), Some((left(1), false)));
     }
 
     #[test]

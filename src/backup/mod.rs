@@ -11,11 +11,13 @@
 //! a disk keeps its record in the repository (`stateless`).
 
 mod blocks;
+mod directory;
 mod follow;
 mod journal;
 mod known;
 mod passage;
 mod record;
+mod rows;
 mod sequence;
 mod stateless;
 mod stream;
@@ -30,8 +32,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use known::Followers;
 use passage::Passage;
-pub(crate) use record::rewritten_rows;
 use record::{Place, RecordWriter};
+pub(crate) use rows::rewritten_rows;
 use sequence::{Halt, Sequencer};
 use stateless::Fetched;
 use unchanged::{Chosen, Digest};

@@ -13,21 +13,19 @@
 //! index was asked for each.
 //!
 //! The pieces of a large file stand in rows of their own before the file's, a few hundred in each,
-//! so that no file is too large: who wants them goes back to where they began.
+//! so that no file is too large: who wants them goes back to where they began. What a row is, is
+//! [`super::rows`]' to say.
 
 use std::fs::{File, OpenOptions};
 use std::io;
 use std::path::PathBuf;
 
-use minicbor::Decoder;
-
 use super::blocks::{BlockReader, BlockWriter, Position, Subject, broken, claim};
+use super::rows::{Left, Row, push_left, push_pieces, push_seen, push_session};
 use super::unchanged::Digest;
 use crate::chunk::compress::{Compression, Compressor, Decompressor, Level};
 use crate::crypto::key::SecretKey;
-use crate::format::DecodeError;
-use crate::format::cbor::{self, Record};
-use crate::format::tree::{Entry, Piece, read_piece};
+use crate::format::tree::Entry;
 use crate::id::{ChunkId, PackId, SessionId};
 use crate::monitor::{Monitor, Severity};
 use crate::repo::session::Reliance;
@@ -42,9 +40,6 @@ const ROWS: u8 = 0;
 const LAST: u8 = 1;
 const HEAD: u8 = 2;
 const RELIED: u8 = 3;
-
-/// Pieces in one row.
-pub(super) const PIECES_MAX: usize = 512;
 /// Unfinished records that are followed; older ones are removed.
 pub(super) const UNFINISHED_MAX: usize = 8;
 
@@ -92,40 +87,6 @@ impl Place {
 /// Says what it means that this run leaves no record.
 pub(super) fn warn_lost(monitor: &Monitor, item: impl Into<String>, error: &dyn std::fmt::Display) {
     monitor.problem(Severity::Warning, item, format!("the next backup will read every file again: {error}"));
-}
-
-/// What a run recorded about an entry besides the entry itself.
-#[derive(Debug, Clone, PartialEq)]
-pub(super) struct Seen {
-    /// The entry as it stands in the tree; a directory's content is not filled in.
-    pub(super) entry: Entry,
-    /// Its last change of any kind.
-    pub(super) ctime: Time,
-    /// Its inode.
-    pub(super) ino: u64,
-}
-
-/// One row, in walk order.
-#[derive(Debug, Clone, PartialEq)]
-pub(super) enum Row {
-    /// A directory begins.
-    Enter(Seen),
-    /// Anything else.
-    Item(Seen),
-    /// The directory ends; the root node it had.
-    Leave { id: ChunkId, level: u64 },
-    /// What was stored so far was committed by this session.
-    Checkpoint(SessionId),
-    /// The next pieces of the large file whose row follows; none at all says that those before
-    /// are void.
-    Pieces(Vec<u8>),
-}
-
-/// Takes apart the pieces in a row.
-pub(super) fn pieces_of(row: &[u8]) -> impl Iterator<Item = crate::format::Result<Piece>> {
-    let mut decoder = Decoder::new(row);
-    std::iter::from_fn(move || (decoder.position() < row.len()).then(|| read_piece(&mut decoder)))
-        .scan(false, |failed, piece| (!std::mem::replace(failed, piece.is_err())).then_some(piece))
 }
 
 /// Which run wrote the record.
@@ -178,70 +139,6 @@ impl Header {
     }
 }
 
-fn push_seen(out: &mut Vec<u8>, tag: u64, entry: &Entry, ctime: Time, ino: u64) {
-    cbor::push_u64(out, tag);
-    cbor::push_u64(out, ctime.secs.cast_unsigned());
-    cbor::push_u64(out, u64::from(ctime.nanos));
-    cbor::push_u64(out, ino);
-    entry.encode_into(out);
-}
-
-impl Row {
-    fn encode_into(&self, out: &mut Vec<u8>) {
-        match self {
-            Self::Enter(row) => push_seen(out, 1, &row.entry, row.ctime, row.ino),
-            Self::Item(row) => push_seen(out, 2, &row.entry, row.ctime, row.ino),
-            Self::Leave { id, level } => {
-                cbor::push_u64(out, 3);
-                cbor::push_bytes(out, id.as_bytes());
-                cbor::push_u64(out, *level);
-            }
-            Self::Checkpoint(session) => {
-                cbor::push_u64(out, 4);
-                cbor::push_bytes(out, session.as_bytes());
-            }
-            Self::Pieces(pieces) => {
-                cbor::push_u64(out, 5);
-                cbor::push_bytes(out, pieces);
-            }
-        }
-    }
-
-    fn decode_from(decoder: &mut Decoder<'_>) -> crate::format::Result<Self> {
-        const WHAT: &str = "change record";
-        let tag = cbor::read_u64(WHAT, decoder)?;
-        if !(1..=5).contains(&tag) {
-            return Err(DecodeError::unsupported(WHAT, format!("row {tag}")));
-        }
-        if tag == 3 {
-            let id = ChunkId::from_bytes(cbor::read_array(WHAT, decoder)?);
-            return Ok(Self::Leave { id, level: cbor::read_u64(WHAT, decoder)? });
-        }
-        if tag == 4 {
-            return Ok(Self::Checkpoint(SessionId::from_bytes(cbor::read_array(WHAT, decoder)?)));
-        }
-        if tag == 5 {
-            return Ok(Self::Pieces(cbor::read_bytes(WHAT, decoder)?.to_vec()));
-        }
-        let secs = cbor::read_u64(WHAT, decoder)?.cast_signed();
-        let nanos = u32::try_from(cbor::read_u64(WHAT, decoder)?).ok().filter(|nanos| *nanos < 1_000_000_000);
-        let nanos = nanos.ok_or_else(|| DecodeError::malformed(WHAT, "a second of more than 10^9 nanoseconds"))?;
-        let ctime = Time { secs, nanos };
-        let ino = cbor::read_u64(WHAT, decoder)?;
-        let row = Seen { entry: Entry::decode_from(decoder)?, ctime, ino };
-        Ok(if tag == 1 { Self::Enter(row) } else { Self::Item(row) })
-    }
-}
-
-/// Reads the rows in an opened block and writes them again, for [`crate::fuzzing`].
-pub(crate) fn rewritten_rows(block: &[u8]) -> crate::format::Result<Vec<u8>> {
-    let (mut decoder, mut again) = (Decoder::new(block), Vec::new());
-    while decoder.position() < block.len() {
-        Row::decode_from(&mut decoder)?.encode_into(&mut again);
-    }
-    Ok(again)
-}
-
 /// Writes a run's record. Until it is finished it stands beside the finished one; dropped, it
 /// stays there for the next run.
 pub(super) struct RecordWriter {
@@ -275,19 +172,31 @@ impl RecordWriter {
 
     /// A directory begins.
     pub(super) fn enter(&mut self, entry: &Entry, ctime: Time, ino: u64) -> io::Result<()> {
-        push_seen(&mut self.rows, 1, entry, ctime, ino);
+        push_seen(&mut self.rows, true, entry, ctime, ino);
         self.pushed()
     }
 
     /// Anything else. The rows of a large file's pieces come before.
     pub(super) fn item(&mut self, entry: &Entry, ctime: Time, ino: u64) -> io::Result<()> {
-        push_seen(&mut self.rows, 2, entry, ctime, ino);
+        push_seen(&mut self.rows, false, entry, ctime, ino);
         self.pushed()
     }
 
-    /// Any other row.
-    pub(super) fn push(&mut self, row: &Row) -> io::Result<()> {
-        row.encode_into(&mut self.rows);
+    /// A directory ends.
+    pub(super) fn leave(&mut self, left: &Left) -> io::Result<()> {
+        push_left(&mut self.rows, left);
+        self.pushed()
+    }
+
+    /// The next pieces of the large file whose row follows; none says that those before are void.
+    pub(super) fn pieces(&mut self, pieces: &[u8]) -> io::Result<()> {
+        push_pieces(&mut self.rows, pieces);
+        self.pushed()
+    }
+
+    /// Rows as an earlier record has them.
+    pub(super) fn rows(&mut self, rows: &[u8]) -> io::Result<()> {
+        self.rows.extend_from_slice(rows);
         self.pushed()
     }
 
@@ -298,7 +207,7 @@ impl RecordWriter {
     /// Notes that what was stored so far is committed; the next run learns of it even if this one
     /// is killed at once.
     pub(super) fn checkpoint(&mut self, session: SessionId) -> io::Result<()> {
-        Row::Checkpoint(session).encode_into(&mut self.rows);
+        push_session(&mut self.rows, &session);
         self.flush(ROWS)
     }
 
@@ -438,39 +347,6 @@ impl RecordReader {
             }
             self.read_block()?;
         }
-        let mut decoder = Decoder::new(&self.rows);
-        decoder.set_position(self.at);
-        let row = Row::decode_from(&mut decoder).map_err(io::Error::other)?;
-        self.at = decoder.position();
-        Ok(Some(row))
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::format::cbor::Extra;
-    use crate::format::tree::{Attributes, Detail};
-    use crate::path::Name;
-
-    /// A row in a form that no writer gives would be taken for another, or for a moment that is none.
-    #[test]
-    fn rows_are_written_as_they_were_read_and_what_is_no_row_is_refused() {
-        let (attributes, detail, extra) = (Attributes::default(), Detail::Fifo, Extra::default());
-        let entry = Entry { name: Some(Name::new(*b"a").unwrap()), attributes, detail, extra };
-        let seen = Seen { entry, ctime: Time { secs: -1, nanos: 999_999_999 }, ino: 7 };
-        let mut block = Vec::new();
-        Row::Item(seen.clone()).encode_into(&mut block);
-        Row::Leave { id: ChunkId::from_bytes([1; 32]), level: 0 }.encode_into(&mut block);
-        Row::Checkpoint(SessionId::from_bytes([2; 16])).encode_into(&mut block);
-        Row::Pieces(vec![1, 2, 3]).encode_into(&mut block);
-        assert_eq!(rewritten_rows(&block), Ok(block.clone()));
-        assert!(rewritten_rows(&block[..block.len() - 1]).is_err());
-        block[0] = 6;
-        assert!(matches!(rewritten_rows(&block), Err(DecodeError::Unsupported { .. })));
-        let mut block = Vec::new();
-        let ctime = Time { nanos: 1_000_000_000, ..seen.ctime };
-        Row::Item(Seen { ctime, ..seen }).encode_into(&mut block);
-        assert!(matches!(rewritten_rows(&block), Err(DecodeError::Malformed { .. })));
+        Row::read(&self.rows, &mut self.at).map(Some).map_err(io::Error::other)
     }
 }

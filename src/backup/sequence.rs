@@ -6,9 +6,11 @@ use std::sync::Arc;
 use crossbeam_channel::Receiver;
 
 use super::Options;
+use super::directory::OpenDirectory;
 use super::follow::{Fresh, Status, Step};
 use super::passage::Passage;
-use super::record::{self, PIECES_MAX, RecordWriter, Row, pieces_of};
+use super::record::{self, RecordWriter};
+use super::rows::{Left, PiecesRow, pieces_of};
 use super::unchanged::{Chosen, Digest};
 use super::units::{Expected, FileDone, Permits};
 use crate::chunk::frame::FrameBuilder;
@@ -18,14 +20,14 @@ use crate::format::cbor;
 use crate::format::pack::FrameKind;
 use crate::format::segment::PackEntry;
 use crate::format::session::{CommitKind, Snapshot, Summary};
-use crate::format::tree::{Content, Detail, Entry, Piece, Totals, push_piece};
+use crate::format::tree::{Content, Detail, Entry, Piece};
 use crate::id::{ChunkId, PackId};
 use crate::index::SessionTable;
 use crate::monitor::{Monitor, Severity};
 use crate::path::TreePath;
 use crate::repo::pack_writer::{PackSettings, PackWriter};
 use crate::repo::session::{Outcome, Session};
-use crate::repo::tree::{ContentBuilder, DirectoryBuilder, NodeSink};
+use crate::repo::tree::{ContentBuilder, NodeSink};
 use crate::source::file::FileProblem;
 use crate::world::Time;
 
@@ -121,24 +123,12 @@ impl NodeSink for Chunks<'_> {
     }
 }
 
-/// A directory that was entered and not yet left.
-struct OpenDirectory {
-    fresh: Fresh,
-    known: bool,
-    /// It is a root or below one.
-    whole: bool,
-    builder: DirectoryBuilder,
-    totals: Totals,
-}
-
 /// The pieces of the file at hand: on their way into its list, and in rows of the change record.
 #[derive(Default)]
 struct FilePieces {
     content: ContentBuilder,
     bytes: u64,
-    /// Those that do not fill a row yet, encoded.
-    row: Vec<u8>,
-    in_row: usize,
+    row: PiecesRow,
     /// The record has rows of them.
     recorded: bool,
 }
@@ -221,8 +211,9 @@ impl<'s, 'r> Sequencer<'s, 'r> {
             }
             match step {
                 Step::Pieces { pieces, upheld } => self.hand_on(pieces, upheld)?,
-                Step::Enter { fresh, known, whole } => self.enter(fresh, known, whole),
+                Step::Enter { fresh, known, whole, untouched } => self.enter(fresh, known, whole, untouched),
                 Step::Leave { incomplete, old } => self.leave(incomplete, old)?,
+                Step::Untouched { rows, entries, bytes } => self.untouched(rows, entries, bytes)?,
                 Step::Ready { fresh, status } => {
                     self.monitor.done(0, fresh.entry.size());
                     self.handed_over(&fresh)?;
@@ -316,15 +307,9 @@ impl<'s, 'r> Sequencer<'s, 'r> {
             let detail = Detail::File { size: pieces.bytes, content, holes: Vec::new() };
             inner = Some(Entry { detail, ..fresh.entry.clone() });
         }
-        for open in self.open.iter().rev() {
-            let (mut builder, mut totals) = (open.builder.clone(), open.totals);
-            if let Some(entry) = inner {
-                totals.add(entry.totals());
-                builder.push(self.ids, entry, &mut self.chunks)?;
-            }
-            let (id, level) = builder.finish(self.ids, &mut self.chunks)?;
-            let detail = Detail::Directory { id, level, totals, incomplete: true };
-            inner = Some(Entry { detail, ..open.fresh.entry.clone() });
+        for open in self.open.iter_mut().rev() {
+            let left = open.so_far(inner, self.ids, &mut self.chunks)?;
+            inner = Some(directory(&open.fresh, &left));
         }
         inner.ok_or_else(|| Error::new(Kind::Failed, "no checkpoint was made: the walk has not begun"))
     }
@@ -346,26 +331,24 @@ impl<'s, 'r> Sequencer<'s, 'r> {
     /// Takes the next piece of the file at hand.
     fn add_piece(&mut self, pieces: &mut FilePieces, piece: Piece) -> Result<()> {
         pieces.bytes += piece.bytes();
-        push_piece(&mut pieces.row, &piece);
-        pieces.in_row += 1;
-        if pieces.in_row == PIECES_MAX {
-            self.note_pieces(pieces);
-        }
+        let row = pieces.row.push(&piece);
+        self.note_pieces(pieces, row);
         pieces.content.push(self.ids, piece, &mut self.chunks)
     }
 
-    fn note_pieces(&mut self, pieces: &mut FilePieces) {
-        let row = std::mem::take(&mut pieces.row);
-        pieces.in_row = 0;
-        pieces.recorded = true;
-        self.note(|record| record.push(&Row::Pieces(row)));
+    fn note_pieces(&mut self, pieces: &mut FilePieces, row: Option<Vec<u8>>) {
+        if let Some(row) = row {
+            pieces.recorded = true;
+            self.note(|record| record.pieces(&row));
+        }
     }
 
     /// Gives the content of a file all of whose pieces were taken.
     fn finish_pieces(&mut self, mut pieces: FilePieces) -> Result<Content> {
         let content = std::mem::take(&mut pieces.content).finish(self.ids, &mut self.chunks)?;
-        if matches!(content, Content::List { .. }) && pieces.in_row > 0 {
-            self.note_pieces(&mut pieces);
+        if matches!(content, Content::List { .. }) {
+            let row = pieces.row.take();
+            self.note_pieces(&mut pieces, row);
         }
         Ok(content)
     }
@@ -373,7 +356,7 @@ impl<'s, 'r> Sequencer<'s, 'r> {
     /// Lets nobody take a file's pieces for those of the next.
     fn void(&mut self, pieces: &FilePieces) {
         if pieces.recorded {
-            self.note(|record| record.push(&Row::Pieces(Vec::new())));
+            self.note(|record| record.pieces(&[]));
         }
     }
 
@@ -388,7 +371,7 @@ impl<'s, 'r> Sequencer<'s, 'r> {
         }
         pieces.recorded = true;
         self.handed_on = Some(pieces);
-        self.note(|record| record.push(&Row::Pieces(row)));
+        self.note(|record| record.pieces(&row));
         Ok(())
     }
 
@@ -409,12 +392,27 @@ impl<'s, 'r> Sequencer<'s, 'r> {
         Ok(())
     }
 
-    fn enter(&mut self, fresh: Fresh, known: bool, whole: bool) {
+    fn enter(&mut self, fresh: Fresh, known: bool, whole: bool, untouched: bool) {
         self.note(|record| record.enter(&fresh.entry, fresh.ctime, fresh.ino));
-        let builder = DirectoryBuilder::default();
         // A mount that is not entered is below a root all the same.
         let whole = whole || self.open.last().is_some_and(|around| around.whole);
-        self.open.push(OpenDirectory { fresh, known, whole, builder, totals: Totals::default() });
+        self.open.push(OpenDirectory::new(fresh, known, whole, untouched));
+    }
+
+    /// The directory at hand, which every entry is in.
+    fn around(open: &mut [OpenDirectory]) -> Result<&mut OpenDirectory> {
+        let nothing = || Error::new(Kind::Failed, "no snapshot was made: an entry stands outside of any directory");
+        open.last_mut().ok_or_else(nothing)
+    }
+
+    /// Takes entries that are as they were.
+    fn untouched(&mut self, rows: Vec<u8>, entries: u64, bytes: u64) -> Result<()> {
+        self.summary.files_unmodified += entries;
+        self.summary.total_files_processed += entries;
+        self.summary.total_bytes_processed += bytes;
+        self.monitor.done(entries, bytes);
+        self.note(|record| record.rows(&rows));
+        Self::around(&mut self.open)?.add_untouched(rows, self.ids, &mut self.chunks)
     }
 
     /// Takes note of an entry about to be added to the directory at hand if it is at a root.
@@ -447,26 +445,23 @@ impl<'s, 'r> Sequencer<'s, 'r> {
         self.problems
     }
 
-    fn leave(&mut self, incomplete: bool, old: Option<(ChunkId, u64)>) -> Result<()> {
+    fn leave(&mut self, incomplete: bool, old: Option<(Left, bool)>) -> Result<()> {
         let Some(open) = self.open.pop() else {
             return Err(Error::new(Kind::Failed, "no snapshot was made: the walk left more than it entered"));
         };
-        let (id, level) = open.builder.finish(self.ids, &mut self.chunks)?;
+        let (known, whole) = (open.known, open.whole);
+        let (fresh, left, untouched) = open.leave(incomplete, old, self.ids, &mut self.chunks)?;
         match old {
-            _ if !open.known => self.summary.dirs_new += 1,
-            Some(old) if old == (id, level) => self.summary.dirs_unmodified += 1,
+            _ if !known => self.summary.dirs_new += 1,
+            Some((old, _)) if (old.id, old.level) == (left.id, left.level) => self.summary.dirs_unmodified += 1,
             _ => self.summary.dirs_changed += 1,
         }
-        self.note(|record| record.push(&Row::Leave { id, level }));
-        let mut entry = open.fresh.entry;
-        entry.detail = Detail::Directory { id, level, totals: open.totals, incomplete };
+        self.note(|record| record.leave(&left));
+        let entry = directory(&fresh, &left);
         self.monitor.done(1, 0);
-        self.note_chosen(&entry, open.whole);
+        self.note_chosen(&entry, whole);
         match self.open.last_mut() {
-            Some(around) => {
-                around.totals.add(entry.totals());
-                around.builder.push(self.ids, entry, &mut self.chunks)
-            }
+            Some(around) => around.add_directory(entry, untouched, self.ids, &mut self.chunks),
             None => {
                 self.root = Some(entry);
                 Ok(())
@@ -488,11 +483,7 @@ impl<'s, 'r> Sequencer<'s, 'r> {
         self.note(|record| record.item(&fresh.entry, fresh.ctime, fresh.ino));
         let entry = fresh.entry;
         self.note_chosen(&entry, true);
-        let Some(around) = self.open.last_mut() else {
-            return Err(Error::new(Kind::Failed, "no snapshot was made: an entry stands outside of any directory"));
-        };
-        around.totals.add(entry.totals());
-        around.builder.push(self.ids, entry, &mut self.chunks)
+        Self::around(&mut self.open)?.add(entry, self.ids, &mut self.chunks)
     }
 
     /// Takes a file's parts from its unit.
@@ -636,4 +627,10 @@ impl Sequenced<'_> {
     pub(super) fn close(&mut self, snapshot: &Snapshot) -> Result<Vec<PackEntry>> {
         self.chunks.close(snapshot)
     }
+}
+
+/// The entry of a directory that was left.
+fn directory(fresh: &Fresh, left: &Left) -> Entry {
+    let Left { id, level, totals, incomplete } = *left;
+    Entry { detail: Detail::Directory { id, level, totals, incomplete }, ..fresh.entry.clone() }
 }

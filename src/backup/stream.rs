@@ -86,10 +86,10 @@ pub(super) fn follow(reading: &Reading<'_>, mut known: Followers, steps: &Sender
         let known = known.enter(name.as_ref()).parent().is_some();
         let id = ChunkId::from_bytes([0; 32]);
         let detail = Detail::Directory { id, level: 0, totals: Totals::default(), incomplete: false };
-        let step = Step::Enter { fresh: fresh(name.clone(), 0o700, detail), known, whole: false };
+        let step = Step::Enter { fresh: fresh(name.clone(), 0o700, detail), known, whole: false, untouched: false };
         sent = sent && steps.send(step).is_ok();
     }
-    let old = known.item(&file).parent().map(|old| old.seen.entry.detail.clone());
+    let old = known.item(&file).parent().map(|old| old.entry.detail.clone());
     let (unit, batches) = Unit::new(0, Vec::new());
     sent = sent && steps.send(Step::Unit { ordinal: 0, batches }).is_ok();
     let detail = Detail::File { size: 0, content: Content::Inline(Vec::new()), holes: Vec::new() };

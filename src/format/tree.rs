@@ -202,6 +202,27 @@ pub struct Entry {
     pub extra: Extra,
 }
 
+impl Attributes {
+    /// Writes the fields that say who owns the entry.
+    pub fn encode_owners(&self, map: &mut MapWriter<'_>) {
+        map.u64_unless_zero(4, u64::from(self.uid));
+        map.u64_unless_zero(5, u64::from(self.gid));
+        if let Some(user) = &self.user {
+            map.text(6, user);
+        }
+        if let Some(group) = &self.group {
+            map.text(7, group);
+        }
+    }
+}
+
+impl EntryKind {
+    /// How it is encoded.
+    pub fn number(self) -> u64 {
+        KINDS.iter().position(|kind| *kind == self).expect("every kind is listed") as u64
+    }
+}
+
 impl Entry {
     /// What this entry is.
     pub fn kind(&self) -> EntryKind {
@@ -239,18 +260,10 @@ impl Record for Entry {
         if let Some(name) = &self.name {
             map.bytes(1, name.as_bytes());
         }
-        let kind = KINDS.iter().position(|kind| *kind == self.kind()).expect("every kind is listed");
-        map.u64(2, kind as u64);
+        map.u64(2, self.kind().number());
         let a = &self.attributes;
         map.u64(3, u64::from(a.mode));
-        map.u64_unless_zero(4, u64::from(a.uid));
-        map.u64_unless_zero(5, u64::from(a.gid));
-        if let Some(user) = &a.user {
-            map.text(6, user);
-        }
-        if let Some(group) = &a.group {
-            map.text(7, group);
-        }
+        a.encode_owners(map);
         map.i64(8, a.mtime.secs);
         map.u64_unless_zero(9, u64::from(a.mtime.nanos));
         map.list(10, &a.xattrs, |out, xattr| {

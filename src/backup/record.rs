@@ -190,8 +190,16 @@ impl RecordWriter {
 
     /// The next pieces of the large file whose row follows; none says that those before are void.
     pub(super) fn pieces(&mut self, pieces: &[u8]) -> io::Result<()> {
+        if pieces.is_empty() {
+            push_pieces(&mut self.rows, pieces);
+            return self.pushed();
+        }
+        // In a block of their own, as they are: ids do not compress, and trying takes its time.
+        if !self.rows.is_empty() {
+            self.flush(ROWS)?;
+        }
         push_pieces(&mut self.rows, pieces);
-        self.pushed()
+        self.seal(ROWS, self.rows.len(), Compression::Raw)
     }
 
     /// Rows as an earlier record has them.
@@ -212,8 +220,13 @@ impl RecordWriter {
     }
 
     fn flush(&mut self, mark: u8) -> io::Result<()> {
-        let plain_bytes = u32::try_from(self.rows.len()).map_err(io::Error::other)?;
+        let plain_bytes = self.rows.len();
         let compression = self.compressor.compress_in_place(&mut self.rows, 0).compression();
+        self.seal(mark, plain_bytes, compression)
+    }
+
+    fn seal(&mut self, mark: u8, plain_bytes: usize, compression: Compression) -> io::Result<()> {
+        let plain_bytes = u32::try_from(plain_bytes).map_err(io::Error::other)?;
         let mut plain = plain_bytes.to_le_bytes().to_vec();
         plain.push(compression as u8);
         plain.extend_from_slice(&self.rows);

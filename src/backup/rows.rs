@@ -392,7 +392,8 @@ mod tests {
             0 => Piece::Zeros { bytes: 70_000 + n as u64 },
             _ => Piece::Chunk { id: ChunkId::from_bytes([n.to_le_bytes()[0]; 32]), bytes: 1 + n as u32 },
         };
-        let rows: Vec<_> = (0..1000).filter_map(|n| row.push(&piece(n))).chain(row.take()).collect();
+        let mut rows: Vec<_> = (0..1000).filter_map(|n| row.push(&piece(n))).collect();
+        rows.extend(row.take());
         assert_eq!((rows.len(), row.take()), (2, None));
         let back: Vec<_> = rows.iter().flat_map(|row| pieces_of(row)).map(Result::unwrap).collect();
         assert_eq!(back, (0..1000).map(piece).collect::<Vec<_>>());

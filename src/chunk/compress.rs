@@ -37,22 +37,22 @@ impl Compression {
 pub enum Level {
     /// Not at all.
     Off,
-    /// As zstd's level of that number, from 1 to 19.
+    /// As zstd's level of that number, from 1 to 19. The negative one is for `fast`.
     Number(i32),
 }
 
 const LEVEL_NAMES: [(&str, Level); 5] = [
     ("off", Level::Off),
-    ("fast", Level::Number(1)),
-    ("auto", Level::Number(3)),
-    ("better", Level::Number(7)),
+    ("fast", Level::Number(-5)),
+    ("auto", Level::Number(1)),
+    ("better", Level::Number(6)),
     ("max", Level::Number(19)),
 ];
 
-/// `auto`.
+/// `auto`: what a processor compresses while a disk reads (`docs/tuning.md` has the table).
 impl Default for Level {
     fn default() -> Self {
-        Self::Number(3)
+        Self::Number(1)
     }
 }
 
@@ -338,10 +338,11 @@ mod tests {
 
     #[test]
     fn levels_parse_from_what_they_print() {
-        for level in (1..=19).map(Level::Number).chain([Level::Off]) {
+        for level in (1..=19).map(Level::Number).chain([Level::Off, Level::Number(-5)]) {
             assert_eq!(level.to_string().parse(), Ok(level));
         }
-        assert_eq!("3".parse(), Ok(Level::default()));
+        assert_eq!("1".parse(), Ok(Level::default()));
+        assert_eq!("fast".parse(), Ok(Level::Number(-5)));
         assert_eq!(Level::default().to_string(), "auto");
         for bad in ["", "0", "20", "-1", "Auto", "fastest", "3 "] {
             assert!(bad.parse::<Level>().is_err(), "{bad}");
@@ -360,7 +361,7 @@ mod tests {
     #[test]
     fn text_comes_back_from_every_level() {
         let plain = [text(100_000), noise("level", 30_000), vec![0; 50_000]].concat();
-        for level in (1..=19).map(Level::Number).chain([Level::Off]) {
+        for level in (1..=19).map(Level::Number).chain([Level::Off, Level::Number(-5)]) {
             let mut stored = b"left over".to_vec();
             let outcome = Compressor::new(level).compress(&plain, &mut stored);
             assert_eq!(outcome == Outcome::Compressed, level != Level::Off);

@@ -261,6 +261,14 @@ pub(super) struct BackupArgs {
     /// off, fast, auto, better, max or a number from 1 to 19
     #[arg(long, value_name = "LEVEL", default_value = "auto")]
     pub(super) compression: Level,
+    /// About how many bytes of new data are compressed together, 64K to 8M: more makes the repository
+    /// smaller, less makes single small files quicker to get back
+    #[arg(long, value_name = "SIZE", default_value = "1M", value_parser = parse_frame)]
+    pub(super) frame_size: u64,
+    /// About how large packs of data are, 4M to 256M: the storage's objects, each of which is in memory
+    /// while it is sent over a network
+    #[arg(long, value_name = "SIZE", default_value = "32M", value_parser = parse_pack)]
+    pub(super) pack_size: u64,
     /// Commit what is stored so far each time it is this much, or 5 minutes have passed; a backup that
     /// is stopped goes on from there
     #[arg(long, value_name = "SIZE", default_value = "4G", value_parser = parse_bytes)]
@@ -567,6 +575,20 @@ pub(super) struct ManArgs {
 
 fn parse_average(text: &str) -> Result<u32, String> {
     u32::try_from(parse_bytes(text)?).map_err(|_| "expected at most 1M".into())
+}
+
+fn parse_frame(text: &str) -> Result<u64, String> {
+    parse_within(text, "64K", "8M")
+}
+
+fn parse_pack(text: &str) -> Result<u64, String> {
+    parse_within(text, "4M", "256M")
+}
+
+fn parse_within(text: &str, least: &str, most: &str) -> Result<u64, String> {
+    let bytes = parse_bytes(text)?;
+    let within = (parse_bytes(least)?..=parse_bytes(most)?).contains(&bytes);
+    if within { Ok(bytes) } else { Err(format!("expected {least} to {most}")) }
 }
 
 fn parse_subset(text: &str) -> Result<ReadData, String> {

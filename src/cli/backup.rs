@@ -67,7 +67,12 @@ pub(super) fn run(app: &App, args: &BackupArgs) -> Result<()> {
         hostname: args.host.clone().unwrap_or_else(|| app.host.clone()),
         username: app.user.clone(),
         tags: args.tag.clone(),
-        packs: PackSettings { level: args.compression, ..PackSettings::default() },
+        packs: PackSettings {
+            level: args.compression,
+            frame_bytes: usize::try_from(args.frame_size).expect("a frame has 8 MiB at the most"),
+            data_pack_bytes: args.pack_size,
+            ..PackSettings::default()
+        },
         threads: app.threads(),
         keep_record: if app.global.no_cache { KeepRecord::InRepository } else { KeepRecord::Locally },
         checkpoint_bytes: args.checkpoint.max(1),

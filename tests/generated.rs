@@ -15,6 +15,9 @@ mod repo;
 #[path = "support/tree.rs"]
 mod tree;
 
+use esker::backup;
+use esker::format::tree::Entry;
+use esker::monitor::Monitor;
 use esker::storage::memory::Memory;
 use proptest::prelude::*;
 use repo::{Scene, noise};
@@ -125,6 +128,50 @@ fn write(path: &Path, content: &Content) -> std::io::Result<()> {
     }
 }
 
+/// The root of a snapshot for which every file was read, whatever the change record says.
+fn anew(scene: &Scene) -> Entry {
+    let mut options = scene.options();
+    options.variation.unrecorded = true;
+    let report = backup::run(&scene.open(), &options, &Monitor::silent()).unwrap();
+    assert_eq!(report.snapshot.summary.files_unmodified, 0);
+    report.snapshot.root
+}
+
+/// A directory of more rows than are held is rebuilt, one of fewer is taken as it was; both must be
+/// what they would be anew, whatever changed in or below them.
+#[test]
+fn a_directory_is_the_same_whether_it_is_taken_as_it_was_or_rebuilt() {
+    let scene = Scene::new(Arc::new(Memory::new())).with_tiny_packs();
+    let file = |path: &str, bytes: &[u8]| {
+        let path = scene.source().join(path);
+        fs::create_dir_all(path.parent().unwrap()).unwrap();
+        fs::write(path, bytes).unwrap();
+    };
+    for number in 0..4000_u64 {
+        file(&format!("many/{number}"), &noise(number, 10));
+        file(&format!("few/{}/deep/{number}", number % 100), b"same");
+    }
+    file("few/5/deep/large", &noise(9, 3 << 20));
+    let same = |what: &str, unmodified: u64| {
+        let report = scene.backup();
+        assert_eq!((report.problems, report.snapshot.summary.files_unmodified), (0, unmodified), "{what}");
+        assert_eq!(report.snapshot.root, anew(&scene), "{what}");
+    };
+    same("first", 0);
+    same("unchanged", 8001);
+    file("many/3999", b"changed");
+    file("few/5/deep/105", b"changed");
+    same("changed", 7999);
+    fs::remove_file(scene.source().join("many/0")).unwrap();
+    fs::remove_dir_all(scene.source().join("few/99")).unwrap();
+    file("few/98/deep/new", b"new");
+    same("removed and added", 7960);
+    fs::set_permissions(scene.source().join("few/50"), fs::Permissions::from_mode(0o711)).unwrap();
+    fs::set_permissions(scene.source().join("few/51/deep/51"), fs::Permissions::from_mode(0o711)).unwrap();
+    same("other modes", 7960);
+    same("unchanged again", 7961);
+}
+
 proptest! {
     #![proptest_config(ProptestConfig { cases: 64, max_shrink_iters: 200, failure_persistence: None, ..ProptestConfig::default() })]
 
@@ -138,6 +185,8 @@ proptest! {
             }
             let report = scene.backup();
             prop_assert_eq!(report.problems, 0);
+            // What was taken from the change record is what reading everything again makes.
+            prop_assert_eq!(&report.snapshot.root, &anew(&scene));
             made.push((report.id.to_string(), tree::lines(&scene.source())));
         }
         for (id, lines) in &made {

@@ -613,8 +613,8 @@ const RUN: [u8; 256] = {
 
 /// The root directory, a pipe in it, the end.
 const CHANGE_RECORDS: &[&[u8]] = &[
-    b"\x03\x58\x20................................\x00",
-    b"\x02\x05\x06\x07\xa4\x01\x41\x61\x02\x03\x03\x00\x08\x00\x03\x58\x20................................\x00",
+    b"\x03\x58\x20................................\x00\x01\x02\x03\x00",
+    b"\x05\x44\x1a\x00\x01\x00\x02\x05\x06\x07\x4a\xa4\x01\x41\x61\x02\x03\x03\x00\x08\x00\x03\x58\x20................................\x00\x01\x02\x03\x00",
 ];
 
 /// An empty directory; a node of level 1 that links to it twice and to itself.

@@ -1,4 +1,7 @@
 //! Reading packs whole: name, directory, every frame and every chunk.
+//!
+//! From the first byte to the last, a few frames at a time: each byte is read once, hashed for the
+//! pack's name and opened in the processor's cache, and threads hold megabytes and not packs.
 
 use std::collections::BTreeSet;
 use std::sync::Mutex;
@@ -6,15 +9,21 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use super::{Bad, Faults, Options, ReadData, Report};
 use crate::crypto::seal;
-use crate::error::{Context, Result};
-use crate::format::pack::{Directory, Pack, directory_aad};
+use crate::error::{Kind, Result};
+use crate::format::pack::{Directory, Frame, Pack, TRAILER_BYTES, Trailer, directory_aad};
 use crate::id::{ChunkId, PackId};
 use crate::monitor::Monitor;
 use crate::repo::content::Reader;
+use crate::repo::frames::spans;
 use crate::repo::pack_writer::kind_of_chunks;
-use crate::repo::reader::FrameAt;
+use crate::repo::reader::{FrameAt, ReadRepo};
 use crate::repo::session::pack_name;
-use crate::storage::ErrorKind;
+
+/// How much of a pack's end is read at first: with the directory, unless that is long. A pack that is
+/// no longer costs one read.
+const TAIL_BYTES: u64 = 256 << 10;
+/// How much of a pack without a directory is read at once.
+const HASHED_BYTES: usize = 1 << 20;
 
 /// What reading one pack found.
 #[derive(Debug, Default)]
@@ -48,11 +57,12 @@ pub(super) fn check(
     std::thread::scope(|scope| {
         for _ in 0..options.threads.max(1) {
             scope.spawn(|| {
+                let mut memory = Memory::default();
                 while let Some(number) = chosen.get(next.fetch_add(1, Ordering::Relaxed)) {
                     if monitor.stopping() || lock(&failed).is_some() {
                         return;
                     }
-                    match read_pack(reader, *number) {
+                    match read_pack(reader, *number, &mut memory) {
                         Ok(finding) => {
                             monitor.done(1, finding.bytes);
                             lock(&found).push((*number, finding));
@@ -130,37 +140,95 @@ fn choose(reader: &Reader<'_>, read_data: ReadData, wanted: Option<&BTreeSet<u32
     all.into_iter().map(|(number, _, _)| number).collect()
 }
 
+/// The memory in which one thread reads packs, a few frames at a time.
+#[derive(Default)]
+struct Memory {
+    tail: Vec<u8>,
+    sealed: Vec<u8>,
+    plain: Vec<u8>,
+}
+
 /// Reads one pack and everything in it. An error is the storage's, not the pack's.
-fn read_pack(reader: &Reader<'_>, number: u32) -> Result<Finding> {
-    let pack = &reader.catalog().packs()[number as usize];
-    let name = pack_name(&pack.id);
-    let stored = match reader.repo().storage.get(&name) {
-        Ok(stored) => stored,
-        Err(error) if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::Corrupt) => {
-            return Ok(Finding { message: Some(error.to_string()), whole: true, ..Finding::default() });
+fn read_pack(reader: &Reader<'_>, number: u32, memory: &mut Memory) -> Result<Finding> {
+    match try_read_pack(reader, number, memory) {
+        // Gone, or cut off, since the packs were listed.
+        Err(error) if error.kind() == Kind::Damaged => {
+            Ok(Finding { message: Some(error.with_causes()), whole: true, ..Finding::default() })
         }
-        Err(error) => return Err(error).context(|| format!("cannot read pack `{name}`")),
-    };
-    let mut finding = Finding { bytes: stored.len() as u64, ..Finding::default() };
-    if PackId::of(&stored) != pack.id {
-        finding.message = Some("its bytes do not have the hash that is its name".into());
+        read => read,
     }
-    match read_directory(reader, number, &stored) {
-        Ok(directory) => read_frames(reader, number, &stored, &directory, &mut finding),
+}
+
+fn try_read_pack(reader: &Reader<'_>, number: u32, memory: &mut Memory) -> Result<Finding> {
+    let Memory { tail, sealed, plain } = memory;
+    let pack = &reader.catalog().packs()[number as usize];
+    let stored_bytes = u64::from(pack.stored_bytes);
+    let mut finding = Finding { bytes: stored_bytes, ..Finding::default() };
+    read_tail(reader, number, stored_bytes, tail)?;
+    let mut hasher = blake3::Hasher::new();
+    match read_directory(reader, number, stored_bytes, tail) {
+        Ok((directory, end)) => {
+            let tail_at = stored_bytes - tail.len() as u64;
+            let places = places(number, &directory.frames);
+            for span in spans(&places, reader.span_bytes_max()) {
+                let (from, to) = (u64::from(places[span.start].offset), end_of(&places[span.end - 1]));
+                match from.checked_sub(tail_at) {
+                    // A small pack is all tail.
+                    Some(start) => {
+                        let start = as_index(start);
+                        sealed.clear();
+                        sealed.extend_from_slice(&tail[start..start + as_index(to - from)]);
+                    }
+                    None => reader.read_pack(number, from, to - from, sealed)?,
+                }
+                hasher.update(sealed);
+                for ordinal in span {
+                    let (at, frame) = (&places[ordinal], &directory.frames[ordinal]);
+                    let start = as_index(u64::from(at.offset) - from);
+                    let opened = reader.open_frame(at, &mut sealed[start..start + at.sealed as usize], plain);
+                    check_frame(reader, at, frame, opened, &mut finding);
+                }
+            }
+            hasher.update(&tail[tail.len() - end..]);
+        }
         Err(detail) => {
             // Without its directory it cannot be said which chunks are whole.
-            finding.message.get_or_insert(detail);
-            finding.whole = true;
+            (finding.message, finding.whole) = (Some(detail), true);
+            for from in (0..stored_bytes).step_by(HASHED_BYTES) {
+                reader.read_pack(number, from, (stored_bytes - from).min(HASHED_BYTES as u64), sealed)?;
+                hasher.update(sealed);
+            }
         }
+    }
+    if hasher.finalize() != *pack.id.as_bytes() {
+        finding.message = Some("its bytes do not have the hash that is its name".into());
     }
     Ok(finding)
 }
 
-/// The frames a pack's directory names, if its parts add up to the pack.
-fn read_directory(reader: &Reader<'_>, number: u32, stored: &[u8]) -> std::result::Result<Directory, String> {
+/// Reads the end of a pack, with all of the directory.
+fn read_tail(reader: &Reader<'_>, number: u32, stored_bytes: u64, tail: &mut Vec<u8>) -> Result<()> {
+    let bytes = stored_bytes.min(TAIL_BYTES);
+    reader.read_pack(number, stored_bytes - bytes, bytes, tail)?;
+    let directory_bytes = Trailer::decode(tail).map_or(0, |trailer| trailer.directory_bytes);
+    let needed = TRAILER_BYTES as u64 + u64::from(directory_bytes);
+    if (bytes + 1..=stored_bytes).contains(&needed) {
+        reader.read_pack(number, stored_bytes - needed, needed, tail)?;
+    }
+    Ok(())
+}
+
+/// The directory of a pack, given its tail, if its parts add up to the pack; and how many bytes
+/// it and the trailer take at the end.
+fn read_directory(
+    reader: &Reader<'_>,
+    number: u32,
+    stored_bytes: u64,
+    tail: &[u8],
+) -> std::result::Result<(Directory, usize), String> {
     let repo = reader.repo();
     let pack = &reader.catalog().packs()[number as usize];
-    let parts = Pack::decode(stored).map_err(|error| error.to_string())?;
+    let parts = Pack::decode(tail).map_err(|error| error.to_string())?;
     let trailer = parts.trailer;
     if trailer.salt != pack.salt
         || trailer.frame_commitment != pack.commitment
@@ -175,15 +243,17 @@ fn read_directory(reader: &Reader<'_>, number: u32, stored: &[u8]) -> std::resul
     let plain = seal::open(&key, &directory_aad(&repo.config.repo, &trailer), parts.directory, "pack directory")
         .map_err(|error| error.to_string())?;
     let directory = Directory::decode(&plain).map_err(|error| error.to_string())?;
-    parts.frames(&directory).map_err(|error| error.to_string())?;
-    Ok(directory)
+    let end = parts.directory.len() + TRAILER_BYTES;
+    directory.covers(stored_bytes - end as u64).map_err(|error| error.to_string())?;
+    Ok((directory, end))
 }
 
-fn read_frames(reader: &Reader<'_>, number: u32, stored: &[u8], directory: &Directory, finding: &mut Finding) {
+/// Where the frames of a pack lie.
+fn places(pack: u32, frames: &[Frame]) -> Vec<FrameAt> {
     let mut offset = 0_u32;
-    for (ordinal, frame) in (0_u32..).zip(&directory.frames) {
+    let place = |(ordinal, frame): (u32, &Frame)| {
         let at = FrameAt {
-            pack: number,
+            pack,
             frame: ordinal,
             offset,
             sealed: frame.sealed_bytes,
@@ -191,37 +261,46 @@ fn read_frames(reader: &Reader<'_>, number: u32, stored: &[u8], directory: &Dire
             compression: frame.compression,
             kind: frame.kind as u8,
         };
-        offset = offset.saturating_add(frame.sealed_bytes);
-        let sealed = stored.get(at.offset as usize..offset as usize);
-        let plain = match sealed.map(|sealed| reader.open_frame(&at, sealed)) {
-            Some(Ok(plain)) => plain,
-            Some(Err(error)) => {
-                finding.message.get_or_insert(error.with_causes());
-                finding.chunks.extend(frame.chunks.iter().map(|chunk| chunk.id));
-                continue;
-            }
-            None => {
-                finding.message.get_or_insert(format!("frame {ordinal} lies outside of the pack"));
-                finding.chunks.extend(frame.chunks.iter().map(|chunk| chunk.id));
-                continue;
-            }
-        };
-        let Some(kind) = kind_of_chunks(frame.kind) else { continue };
-        let mut start = 0_usize;
-        for chunk in &frame.chunks {
-            let bytes = plain.get(start..start + chunk.bytes as usize);
-            let right = bytes.is_some_and(|bytes| reader.repo().keys.ids.chunk(kind, bytes) == chunk.id);
-            let indexed = reader.catalog().lookup(&chunk.id).any(|found| {
-                let row = &found.row;
-                row.pack == number && row.frame == ordinal && row.chunk_offset as usize == start
-            });
-            if !right || !indexed {
-                let id = chunk.id.short();
-                let why = if right { "the index does not have it there" } else { "its bytes do not have its id" };
-                finding.message.get_or_insert(format!("chunk `{id}` in frame {ordinal}: {why}"));
-                finding.chunks.push(chunk.id);
-            }
-            start += chunk.bytes as usize;
+        offset += frame.sealed_bytes;
+        at
+    };
+    (0_u32..).zip(frames).map(place).collect()
+}
+
+fn end_of(at: &FrameAt) -> u64 {
+    u64::from(at.offset) + u64::from(at.sealed)
+}
+
+/// A length within a pack in memory as an index into it.
+fn as_index(bytes: u64) -> usize {
+    usize::try_from(bytes).expect("it is within a buffer in memory")
+}
+
+/// Whether a frame opened, to chunks of their ids, which the index has where they are.
+fn check_frame(reader: &Reader<'_>, at: &FrameAt, frame: &Frame, opened: Result<&[u8]>, finding: &mut Finding) {
+    let plain = match opened {
+        Ok(plain) => plain,
+        Err(error) => {
+            finding.message.get_or_insert(error.with_causes());
+            finding.chunks.extend(frame.chunks.iter().map(|chunk| chunk.id));
+            return;
         }
+    };
+    let Some(kind) = kind_of_chunks(frame.kind) else { return };
+    let mut start = 0_usize;
+    for chunk in &frame.chunks {
+        let bytes = plain.get(start..start + chunk.bytes as usize);
+        let right = bytes.is_some_and(|bytes| reader.repo().keys.ids.chunk(kind, bytes) == chunk.id);
+        let indexed = reader.catalog().lookup(&chunk.id).any(|found| {
+            let row = &found.row;
+            row.pack == at.pack && row.frame == at.frame && row.chunk_offset as usize == start
+        });
+        if !right || !indexed {
+            let id = chunk.id.short();
+            let why = if right { "the index does not have it there" } else { "its bytes do not have its id" };
+            finding.message.get_or_insert(format!("chunk `{id}` in frame {}: {why}", at.frame));
+            finding.chunks.push(chunk.id);
+        }
+        start += chunk.bytes as usize;
     }
 }

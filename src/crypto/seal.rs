@@ -64,13 +64,45 @@ fn encrypt(key: &SecretKey, nonce: [u8; NONCE_BYTES], aad: &[u8], text: &mut [u8
 
 /// Opens `nonce || ciphertext || tag`. Nothing is released unless all of it is authentic.
 pub fn open(key: &SecretKey, aad: &[u8], sealed: &[u8], what: &'static str) -> Result<Vec<u8>, OpenError> {
-    let (nonce, rest) = sealed.split_first_chunk::<NONCE_BYTES>().ok_or(OpenError::Truncated(what))?;
-    let (text, tag) = rest.split_last_chunk::<TAG_BYTES>().ok_or(OpenError::Truncated(what))?;
+    let (nonce, text, tag) = split(sealed, what)?;
     let mut plain = text.to_vec();
-    XChaCha20Poly1305::new(key.expose().into())
-        .decrypt_inout_detached(&XNonce::from(*nonce), aad, plain.as_mut_slice().into(), &(*tag).into())
-        .map_err(|_| OpenError::NotAuthentic(what))?;
+    decrypt(key, aad, nonce, &mut plain, tag, what)?;
     Ok(plain)
+}
+
+/// The same where it lies: gives the part of `sealed` that is plain now. After an error it is as it was.
+pub fn open_in_place<'s>(
+    key: &SecretKey,
+    aad: &[u8],
+    sealed: &'s mut [u8],
+    what: &'static str,
+) -> Result<&'s mut [u8], OpenError> {
+    let (&nonce, text, &tag) = split(sealed, what)?;
+    let plain = NONCE_BYTES..NONCE_BYTES + text.len();
+    let plain = &mut sealed[plain];
+    decrypt(key, aad, &nonce, plain, &tag, what)?;
+    Ok(plain)
+}
+
+type Parts<'s> = (&'s [u8; NONCE_BYTES], &'s [u8], &'s [u8; TAG_BYTES]);
+
+fn split<'s>(sealed: &'s [u8], what: &'static str) -> Result<Parts<'s>, OpenError> {
+    let (nonce, rest) = sealed.split_first_chunk().ok_or(OpenError::Truncated(what))?;
+    let (text, tag) = rest.split_last_chunk().ok_or(OpenError::Truncated(what))?;
+    Ok((nonce, text, tag))
+}
+
+fn decrypt(
+    key: &SecretKey,
+    aad: &[u8],
+    nonce: &[u8; NONCE_BYTES],
+    text: &mut [u8],
+    tag: &[u8; TAG_BYTES],
+    what: &'static str,
+) -> Result<(), OpenError> {
+    XChaCha20Poly1305::new(key.expose().into())
+        .decrypt_inout_detached(&XNonce::from(*nonce), aad, text.into(), &(*tag).into())
+        .map_err(|_| OpenError::NotAuthentic(what))
 }
 
 /// Seals `plain` under a key derived from `parent` and a fresh salt:
@@ -157,6 +189,23 @@ mod tests {
         for length in 0..sealed.len() {
             assert!(open_box(&key, "test", b"aad", &sealed[..length], "box").is_err(), "{length} bytes");
         }
+    }
+
+    #[test]
+    fn opening_in_place_gives_what_opening_gives_and_leaves_alone_what_does_not_open() {
+        let key = SecretKey::from_bytes([9; 32]);
+        let mut sealed = Vec::new();
+        seal_into(&key, [7; NONCE_BYTES], b"aad", b"hello", &mut sealed);
+        let before = sealed.clone();
+        for aad in [&b"other"[..], b"aad"] {
+            let opened = open(&key, aad, &before, "text");
+            assert_eq!(open_in_place(&key, aad, &mut sealed, "text").map(|plain| plain.to_vec()), opened);
+            assert_eq!(sealed == before, opened.is_err());
+        }
+        assert_eq!(
+            open_in_place(&key, b"aad", &mut [0; OVERHEAD_BYTES - 1], "text"),
+            Err(OpenError::Truncated("text"))
+        );
     }
 
     #[test]

@@ -186,6 +186,15 @@ impl Directory {
             .map_err(|_| DecodeError::malformed(WHAT, "more than 4 GiB of padding"))?;
         Ok(Self { credential, envelope, frames, padding_bytes })
     }
+
+    /// Refuses a body of another length than the frames have in all.
+    pub fn covers(&self, body_bytes: u64) -> Result<()> {
+        let total: u64 = self.frames.iter().map(|frame| u64::from(frame.sealed_bytes)).sum();
+        if total == body_bytes {
+            return Ok(());
+        }
+        Err(DecodeError::malformed("pack", format!("frames of {total} bytes in all, where there are {body_bytes}")))
+    }
 }
 
 /// The end of a pack, in clear.
@@ -272,11 +281,7 @@ impl<'a> Pack<'a> {
 
     /// The sealed frames, if those of the directory cover the body exactly.
     pub fn frames(&self, directory: &Directory) -> Result<Vec<&'a [u8]>> {
-        let total: u64 = directory.frames.iter().map(|frame| u64::from(frame.sealed_bytes)).sum();
-        if total != self.body.len() as u64 {
-            let detail = format!("frames of {total} bytes in all, where there are {}", self.body.len());
-            return Err(DecodeError::malformed("pack", detail));
-        }
+        directory.covers(self.body.len() as u64)?;
         let mut fields = Fields::new("pack", self.body);
         directory.frames.iter().map(|frame| fields.take(frame.sealed_bytes as usize)).collect()
     }

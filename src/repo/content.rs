@@ -10,6 +10,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use super::Repository;
 use super::commits::Commits;
+use super::frames::{self, Buffers};
 use super::reader::{FrameAt, Location, ReadRepo};
 use super::session::pack_name;
 use crate::chunk::compress::{Compression, Decompressor};
@@ -219,11 +220,26 @@ impl<'r> Reader<'r> {
         self.catalog.packs().get(pack as usize).map_or_else(|| "unknown".into(), |row| row.id.short())
     }
 
-    /// Opens the sealed bytes of a frame, which were read from its pack.
-    pub fn open_frame(&self, at: &FrameAt, sealed: &[u8]) -> Result<Vec<u8>> {
+    /// Reads a part of a pack, by its number, into `into`, in place of what that held.
+    pub fn read_pack(&self, pack: u32, offset: u64, bytes: u64, into: &mut Vec<u8>) -> Result<()> {
+        let pack = self
+            .catalog
+            .packs()
+            .get(pack as usize)
+            .ok_or_else(|| Error::new(Kind::Failed, "the cache names a pack it does not hold"))?;
+        let name = pack_name(&pack.id);
+        self.repo
+            .storage
+            .get_range_into(&name, offset, bytes, into)
+            .map_err(|error| Error::new(pack_read_kind(&error), format!("cannot read pack `{name}`")).because(error))
+    }
+
+    /// Opens a frame where its sealed bytes lie, which were read from its pack. Its plain bytes are
+    /// there afterwards, or in `plain`.
+    pub fn open_frame<'b>(&self, at: &FrameAt, sealed: &'b mut [u8], plain: &'b mut Vec<u8>) -> Result<&'b [u8]> {
         let what = || format!("cannot open frame {} of pack `{}`", at.frame, self.pack_label(at.pack));
         let key = self.pack_key(at.pack)?;
-        open_frame(&key, &self.repo.config.repo, at, sealed).map_err(|error| match error {
+        open_frame(&key, &self.repo.config.repo, at, sealed, plain).map_err(|error| match error {
             FrameError::Open(error) => Error::new(Kind::Damaged, what()).because(error),
             FrameError::Text(detail) => Error::new(Kind::Damaged, format!("{}: {detail}", what())),
         })
@@ -238,18 +254,19 @@ impl<'r> Reader<'r> {
 
 /// Why a frame was not opened.
 #[derive(Debug)]
-pub(crate) enum FrameError {
+enum FrameError {
     Open(OpenError),
     Text(String),
 }
 
 /// Opens and decompresses one frame.
-pub(crate) fn open_frame(
+fn open_frame<'b>(
     key: &SecretKey,
     repo: &crate::id::RepoId,
     at: &FrameAt,
-    sealed: &[u8],
-) -> Result<Vec<u8>, FrameError> {
+    sealed: &'b mut [u8],
+    plain: &'b mut Vec<u8>,
+) -> Result<&'b [u8], FrameError> {
     thread_local! {
         static DECOMPRESSOR: std::cell::RefCell<Decompressor> = std::cell::RefCell::new(Decompressor::new());
     }
@@ -258,7 +275,8 @@ pub(crate) fn open_frame(
         .ok_or_else(|| FrameError::Text(format!("unknown compression {}", at.compression)))?;
     let frame =
         Frame { kind, compression: at.compression, sealed_bytes: at.sealed, plain_bytes: at.plain, chunks: Vec::new() };
-    let text = seal::open(key, &frame_aad(repo, at.frame, &frame), sealed, "frame").map_err(FrameError::Open)?;
+    let text =
+        seal::open_in_place(key, &frame_aad(repo, at.frame, &frame), sealed, "frame").map_err(FrameError::Open)?;
     if compression == Compression::Raw {
         // What is raw is plain already.
         return if text.len() == at.plain as usize {
@@ -269,9 +287,11 @@ pub(crate) fn open_frame(
     }
     DECOMPRESSOR
         .with_borrow_mut(|decompressor| {
-            decompressor.decompress(&text, compression, at.plain as usize, FRAME_PLAIN_BYTES_MAX as usize)
+            let (plain_bytes, limit_bytes) = (at.plain as usize, FRAME_PLAIN_BYTES_MAX as usize);
+            decompressor.decompress_into(text, compression, plain_bytes, limit_bytes, plain)
         })
-        .map_err(|error| FrameError::Text(error.to_string()))
+        .map_err(|error| FrameError::Text(error.to_string()))?;
+    Ok(plain)
 }
 
 fn missing(id: &ChunkId) -> Error {
@@ -307,17 +327,34 @@ impl ReadRepo for Reader<'_> {
     }
 
     fn frame(&self, at: &FrameAt) -> Result<Vec<u8>> {
-        let pack = self
-            .catalog
-            .packs()
-            .get(at.pack as usize)
-            .ok_or_else(|| Error::new(Kind::Failed, "the cache names a pack it does not hold"))?;
-        let name = pack_name(&pack.id);
-        let sealed =
-            self.repo.storage.get_range(&name, u64::from(at.offset), u64::from(at.sealed)).map_err(|error| {
-                Error::new(pack_read_kind(&error), format!("cannot read pack `{name}`")).because(error)
-            })?;
-        self.open_frame(at, &sealed)
+        let (mut sealed, mut plain) = (Vec::new(), Vec::new());
+        self.read_pack(at.pack, at.offset.into(), at.sealed.into(), &mut sealed)?;
+        Ok(self.open_frame(at, &mut sealed, &mut plain)?.to_vec())
+    }
+
+    fn span_bytes_max(&self) -> u32 {
+        frames::span_bytes_max(&*self.repo.storage)
+    }
+
+    fn frames(&self, span: &[FrameAt], buffers: &mut Buffers, each: &mut dyn FnMut(usize, Result<&[u8]>)) {
+        let (Some(first), Some(last)) = (span.first(), span.last()) else { return };
+        let (from, to) = (u64::from(first.offset), u64::from(last.offset) + u64::from(last.sealed));
+        match self.read_pack(first.pack, from, to.saturating_sub(from), &mut buffers.sealed) {
+            Ok(()) => {
+                for (ordinal, at) in span.iter().enumerate() {
+                    let start = (at.offset - first.offset) as usize;
+                    let sealed = &mut buffers.sealed[start..start + at.sealed as usize];
+                    each(ordinal, self.open_frame(at, sealed, &mut buffers.plain));
+                }
+            }
+            // A pack that is cut off has some of them.
+            Err(_) if span.len() > 1 => {
+                for ordinal in 0..span.len() {
+                    self.frames(&span[ordinal..=ordinal], buffers, &mut |_, frame| each(ordinal, frame));
+                }
+            }
+            Err(error) => each(0, Err(error)),
+        }
     }
 
     fn chunk(&self, id: &ChunkId) -> Result<Vec<u8>> {

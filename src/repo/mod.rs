@@ -8,7 +8,7 @@
 //! sealed records. [`commits`] and [`collections`] say which sessions and packs count, [`session`]
 //! is one writer's passage from announcement to commit, [`pack_writer`] turns chunks into
 //! packs, [`tree`] cuts directories and lists into nodes, [`import`] brings the local catalog up to
-//! date, [`content`] and [`reader`] read everything back, [`walk`] goes through a tree,
+//! date, [`content`] and [`reader`] read everything back, [`frames`] many frames at once, [`walk`] goes through a tree,
 //! [`snapshots`] lists and finds snapshots, [`notes`] vouches for packs.
 
 use std::path::PathBuf;
@@ -22,6 +22,7 @@ pub mod access;
 pub mod collections;
 pub mod commits;
 pub mod content;
+pub mod frames;
 pub mod import;
 pub mod keys;
 pub mod kit;

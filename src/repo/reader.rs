@@ -5,6 +5,7 @@
 //! make the program recurse; what the nodes claim about order, level and length is checked, so a
 //! node that refers to itself or is out of its place is damage and never an endless walk.
 
+use super::frames::Buffers;
 use crate::error::{Context, Error, Kind, Result};
 use crate::format::cbor;
 use crate::format::tree::{Content, Detail, DirectoryLink, DirectoryNode, Entry, LEVEL_MAX, ListLink, ListNode, Piece};
@@ -48,6 +49,22 @@ pub trait ReadRepo: Sync {
 
     /// Reads, opens and decompresses one whole frame.
     fn frame(&self, at: &FrameAt) -> Result<Vec<u8>>;
+
+    /// How many bytes of a pack are best read at once, for cutting [`spans`](super::frames::spans).
+    fn span_bytes_max(&self) -> u32 {
+        0
+    }
+
+    /// Reads the frames of a span at once, and calls `each` with the ordinal in it and the opened
+    /// bytes of one after the other. Where that cannot be, it is as if each were read by itself.
+    fn frames(&self, span: &[FrameAt], _: &mut Buffers, each: &mut dyn FnMut(usize, Result<&[u8]>)) {
+        for (ordinal, at) in span.iter().enumerate() {
+            match self.frame(at) {
+                Ok(frame) => each(ordinal, Ok(&frame)),
+                Err(error) => each(ordinal, Err(error)),
+            }
+        }
+    }
 
     /// One verified chunk from any location, trying others when one is damaged.
     fn chunk(&self, id: &ChunkId) -> Result<Vec<u8>>;

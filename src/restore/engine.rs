@@ -5,12 +5,14 @@
 //! 2. The others are cut into references (chunk, file, offset), a million at a time. What the old
 //!    file has is taken from there; the rest is located in the repository and sorted by pack and
 //!    frame.
-//! 3. Threads take a frame each, open it once, check every chunk wanted from it and write it
-//!    wherever it belongs. Whoever writes the last piece of a file finishes the file.
+//! 3. Threads take a few neighbouring frames each, read them at once, open each once, check every
+//!    chunk wanted from it and write it wherever it belongs. Whoever writes the last piece of a
+//!    file finishes the file.
 //!
 //! Hard links follow when the files they are links of are whole, then the attributes of
 //! directories, the deepest first: nothing is written below them any more.
 
+use std::ops::Range;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
 
@@ -26,7 +28,8 @@ use crate::error::{Error, Kind, Result};
 use crate::format::tree::{Attributes, Piece};
 use crate::id::ChunkId;
 use crate::path::Name;
-use crate::repo::reader::{Location, Pieces, ReadRepo};
+use crate::repo::frames::{Buffers, spans};
+use crate::repo::reader::{FrameAt, Location, Pieces, ReadRepo};
 
 /// References looked up and sorted at once: 88 bytes each.
 const REFERENCES_MAX: usize = 1_000_000;
@@ -65,6 +68,16 @@ struct Reference {
     file: u32,
     offset: u64,
     at: Option<Location>,
+}
+
+/// A place in a file, and where in an opened frame the bytes for it are.
+type Part = (u32, u64, Range<usize>);
+
+/// What one thread works with, frame after frame.
+#[derive(Default)]
+struct Hand {
+    buffers: Buffers,
+    whole: Vec<Part>,
 }
 
 // What REFERENCES_MAX claims about memory.
@@ -112,7 +125,8 @@ impl<'a, R: ReadRepo> Engine<'a, R> {
     }
 
     fn restore(&self, files: &[File]) {
-        let pending: Vec<bool> = self.map(files, |file| file.existing.is_none() || !self.is_in_place(file));
+        let pending: Vec<bool> =
+            self.map(files, |(): &mut (), file| file.existing.is_none() || !self.is_in_place(file));
         if self.options.dry_run {
             let wanted = files.iter().zip(&pending).filter(|(_, pending)| **pending);
             wanted.for_each(|(file, _)| self.files.written(file));
@@ -150,22 +164,22 @@ impl<'a, R: ReadRepo> Engine<'a, R> {
                 }
             }
             if references.last().is_some_and(|reference| reference.file == ordinal) {
-                self.arrived(file);
+                self.arrived(file, 1);
             } else {
                 // Often empty: finished by all threads rather than here, one after the other.
                 bare.push(file);
             }
         }
-        self.map(&bare, |file| self.arrived(file));
+        self.map(&bare, |(): &mut (), file| self.arrived(file, 1));
         self.fetch(files, &mut references);
         if self.files.tally.stopping() {
             files.iter().for_each(|file| self.files.discard(file));
         }
     }
 
-    /// Counts one expected part of a file as dealt with.
-    fn arrived(&self, file: &File) {
-        self.files.arrived(file, |fd| if self.options.verify { self.read_back(file, fd) } else { Ok(()) });
+    /// Counts so many expected parts of a file as dealt with.
+    fn arrived(&self, file: &File, parts: u64) {
+        self.files.arrived(file, parts, |fd| if self.options.verify { self.read_back(file, fd) } else { Ok(()) });
     }
 
     /// Writes the chunks referred to, in the order in which they are stored.
@@ -185,7 +199,9 @@ impl<'a, R: ReadRepo> Engine<'a, R> {
         });
         let frames: Vec<&[Reference]> =
             references.chunk_by(|a, b| a.at.map(|at| at.frame) == b.at.map(|at| at.frame)).collect();
-        self.map(&frames, |frame| self.write_frame(files, frame));
+        let places: Vec<FrameAt> = frames.iter().filter_map(|wanted| wanted[0].at).map(|at| at.frame).collect();
+        let spans: Vec<Range<usize>> = spans(&places, self.repo.span_bytes_max()).collect();
+        self.map(&spans, |hand: &mut Hand, span| self.write_span(files, &frames[span.clone()], hand));
         references.clear();
     }
 
@@ -193,21 +209,21 @@ impl<'a, R: ReadRepo> Engine<'a, R> {
     /// there only if the chunk is still to be written.
     fn prepare(&self, file: &File, reference: &mut Reference) {
         if file.failed() || self.files.tally.stopping() {
-            return self.arrived(file);
+            return self.arrived(file, 1);
         }
         match self.take_old(file, reference) {
-            Ok(true) => return self.arrived(file),
+            Ok(true) => return self.arrived(file, 1),
             Ok(false) => {}
             Err(why) => {
                 self.files.fail(file, why.into());
-                return self.arrived(file);
+                return self.arrived(file, 1);
             }
         }
         match self.repo.locate(&reference.id) {
             Ok(location) => reference.at = Some(location),
             Err(error) => {
                 self.files.fail(file, Failure::Data(error));
-                self.arrived(file);
+                self.arrived(file, 1);
             }
         }
     }
@@ -229,39 +245,65 @@ impl<'a, R: ReadRepo> Engine<'a, R> {
         Ok(same)
     }
 
-    /// Opens one frame and writes the chunks wanted from it, which are in order of place.
-    fn write_frame(&self, files: &[File], wanted: &[Reference]) {
-        let file_of = |reference: &Reference| &files[reference.file as usize];
-        let idle = self.files.tally.stopping() || wanted.iter().all(|reference| file_of(reference).failed());
-        let at = wanted[0].at.expect("only located chunks are grouped").frame;
-        let frame = if idle { Vec::new() } else { self.repo.frame(&at).unwrap_or_default() };
+    /// Reads neighbouring frames and writes what is wanted from them.
+    fn write_span(&self, files: &[File], frames: &[&[Reference]], hand: &mut Hand) {
+        let idle = |wanted: &[Reference]| {
+            self.files.tally.stopping() || wanted.iter().all(|reference| files[reference.file as usize].failed())
+        };
+        let (idle, live): (Vec<&[Reference]>, Vec<&[Reference]>) = frames.iter().partition(|wanted| idle(wanted));
+        idle.into_iter().flatten().for_each(|reference| self.arrived(&files[reference.file as usize], 1));
+        let places: Vec<FrameAt> = live.iter().filter_map(|wanted| wanted[0].at).map(|at| at.frame).collect();
+        let Hand { buffers, whole } = hand;
+        self.repo.frames(&places, buffers, &mut |ordinal, frame| {
+            // Why it cannot be read is said by whoever looks for other copies.
+            self.write_frame(files, frame.unwrap_or_default(), live[ordinal], whole);
+        });
+    }
+
+    /// Writes the chunks wanted from an opened frame; the same ones follow each other.
+    fn write_frame(&self, files: &[File], frame: &[u8], wanted: &[Reference], whole: &mut Vec<Part>) {
+        whole.clear();
         for same in wanted.chunk_by(|a, b| a.id == b.id && a.at == b.at) {
             let Reference { id, bytes, at, .. } = same[0];
             let start = at.map_or(0, |at| at.chunk_offset as usize);
-            let chunk = frame.get(start..start.saturating_add(bytes as usize));
-            let live = same.iter().any(|reference| !file_of(reference).failed()) && !self.files.tally.stopping();
-            let other_copy;
-            let chunk = match chunk {
-                Some(chunk) if live && self.repo.verify(&id, chunk) => Ok(chunk),
-                _ if live => {
-                    other_copy = self.other_copy(&id, bytes);
-                    other_copy.as_deref().map_err(Clone::clone)
-                }
-                _ => Err(String::new()),
-            };
-            for reference in same {
-                let file = file_of(reference);
-                if !file.failed() && !self.files.tally.stopping() {
-                    let written = match &chunk {
-                        Ok(chunk) => self.files.write(file, reference.offset, chunk).map_err(Failure::System),
-                        Err(why) => Err(Failure::Data(Error::new(Kind::Damaged, why.clone()))),
-                    };
-                    if let Err(failure) = written {
-                        self.files.fail(file, failure);
+            let part = start..start.saturating_add(bytes as usize);
+            let live = || same.iter().any(|reference| !files[reference.file as usize].failed());
+            if self.files.tally.stopping() || !live() {
+                same.iter().for_each(|reference| self.arrived(&files[reference.file as usize], 1));
+            } else if frame.get(part.clone()).is_some_and(|chunk| self.repo.verify(&id, chunk)) {
+                let parts = same.iter().map(|reference| (reference.file, reference.offset, part.clone()));
+                whole.extend(parts);
+            } else {
+                let chunk = self.other_copy(&id, bytes);
+                for Reference { file, offset, .. } in same {
+                    let file = &files[*file as usize];
+                    match &chunk {
+                        Ok(chunk) => self.write(file, *offset, chunk),
+                        Err(why) => self.files.fail(file, Failure::Data(Error::new(Kind::Damaged, why.clone()))),
                     }
+                    self.arrived(file, 1);
                 }
-                self.arrived(file);
             }
+        }
+        // What lies together here and there is written at once. Each write of a file keeps all
+        // other threads from writing it; fewer and longer ones leave them time to open frames.
+        whole.sort_unstable_by_key(|(file, offset, _)| (*file, *offset));
+        let follow = |a: &Part, b: &Part| (a.0, a.1 + a.2.len() as u64, a.2.end) == (b.0, b.1, b.2.start);
+        for run in whole.chunk_by(follow) {
+            let (file, offset, Range { start, .. }) = run[0].clone();
+            let (file, end) = (&files[file as usize], run[run.len() - 1].2.end);
+            self.write(file, offset, &frame[start..end]);
+            self.arrived(file, run.len() as u64);
+        }
+    }
+
+    /// Writes bytes that are the snapshot's.
+    fn write(&self, file: &File, offset: u64, bytes: &[u8]) {
+        if !file.failed()
+            && !self.files.tally.stopping()
+            && let Err(why) = self.files.write(file, offset, bytes)
+        {
+            self.files.fail(file, why.into());
         }
     }
 
@@ -419,19 +461,21 @@ impl<'a, R: ReadRepo> Engine<'a, R> {
         made.map(|()| true)
     }
 
-    /// Calls `work` for every item on all threads and gives the results in order.
-    fn map<T: Sync, U: Send>(&self, items: &[T], work: impl Fn(&T) -> U + Sync) -> Vec<U> {
+    /// Calls `work` for every item on all threads and gives the results in order. Each thread has
+    /// an `S` that it hands to all its calls.
+    fn map<T: Sync, S: Default, U: Send>(&self, items: &[T], work: impl Fn(&mut S, &T) -> U + Sync) -> Vec<U> {
         let threads = self.options.threads.max(1).min(items.len());
         if threads <= 1 {
-            return items.iter().map(work).collect();
+            let mut own = S::default();
+            return items.iter().map(|item| work(&mut own, item)).collect();
         }
         let next = AtomicUsize::new(0);
         let take = || {
-            let mut done = Vec::new();
+            let (mut done, mut own) = (Vec::new(), S::default());
             loop {
                 let ordinal = next.fetch_add(1, Ordering::Relaxed);
                 let Some(item) = items.get(ordinal) else { return done };
-                done.push((ordinal, work(item)));
+                done.push((ordinal, work(&mut own, item)));
             }
         };
         let mut results: Vec<(usize, U)> = std::thread::scope(|scope| {

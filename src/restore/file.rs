@@ -256,11 +256,11 @@ impl<'a> Files<'a> {
         Ok(())
     }
 
-    /// Something expected was written, or never will be; the last one finishes the file.
+    /// So many of the things expected were written, or never will be; the last one finishes the file.
     ///
     /// `whole` looks at the file before it takes its name and says what is wrong with it.
-    pub(super) fn arrived(&self, file: &File, whole: impl FnOnce(&OwnedFd) -> Result<(), Error>) {
-        if file.unwritten.fetch_sub(1, Ordering::AcqRel) != 1 {
+    pub(super) fn arrived(&self, file: &File, things: u64, whole: impl FnOnce(&OwnedFd) -> Result<(), Error>) {
+        if file.unwritten.fetch_sub(things, Ordering::AcqRel) != things {
             return;
         }
         if !file.failed()

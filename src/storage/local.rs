@@ -227,18 +227,24 @@ impl Storage for Local {
     }
 
     fn get_range(&self, name: &str, offset: u64, length: u64) -> Result<Vec<u8>> {
+        let mut bytes = Vec::new();
+        self.get_range_into(name, offset, length, &mut bytes)?;
+        Ok(bytes)
+    }
+
+    fn get_range_into(&self, name: &str, offset: u64, length: u64, into: &mut Vec<u8>) -> Result<()> {
         let (file, found) = self.open_object(name)?;
         if offset.checked_add(length).is_none_or(|end| end > found) {
             return Err(too_short(name, offset, length, found));
         }
         let fault = |error| self.disk.failure("cannot read", name, error);
-        let mut bytes = Vec::new();
         // A sparse file may be longer than memory.
         let length_here = usize::try_from(length).unwrap_or(usize::MAX);
-        bytes.try_reserve_exact(length_here).map_err(|error| fault(io::Error::other(error)))?;
-        bytes.resize(length_here, 0);
-        match file.read_exact_at(&mut bytes, offset) {
-            Ok(()) => Ok(bytes),
+        let more = length_here.saturating_sub(into.len());
+        into.try_reserve_exact(more).map_err(|error| fault(io::Error::other(error)))?;
+        into.resize(length_here, 0);
+        match file.read_exact_at(into, offset) {
+            Ok(()) => Ok(()),
             Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => Err(too_short(name, offset, length, found)),
             Err(error) => Err(fault(error)),
         }

@@ -75,6 +75,12 @@ pub trait Storage: Send + Sync + fmt::Debug {
     /// Exactly `length` bytes from `offset`; [`ErrorKind::Corrupt`] when the object is shorter.
     fn get_range(&self, name: &str, offset: u64, length: u64) -> Result<Vec<u8>>;
 
+    /// The same into memory that is used again: afterwards `into` is those bytes, whatever it held.
+    fn get_range_into(&self, name: &str, offset: u64, length: u64, into: &mut Vec<u8>) -> Result<()> {
+        *into = self.get_range(name, offset, length)?;
+        Ok(())
+    }
+
     /// Every object whose name begins with `prefix`, which is empty or ends in `/`, in name order.
     ///
     /// All of them or an error, never a part. A prefix nothing stands under is an empty list.

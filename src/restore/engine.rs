@@ -97,10 +97,9 @@ impl<'a, R: ReadRepo> Engine<'a, R> {
         Self { repo, files, options, faults: AtomicU32::new(0) }
     }
 
-    /// Restores what the window holds and leaves it empty.
-    pub(super) fn run(&self, window: &mut Window) {
-        let mut files = std::mem::take(&mut window.files);
-        let mut links = std::mem::take(&mut window.links);
+    /// Restores what the window holds.
+    pub(super) fn run(&self, window: Window) {
+        let Window { mut files, mut links, left } = window;
         loop {
             self.restore(&files);
             files = links.drain(..).filter_map(|link| self.link(link)).collect();
@@ -108,7 +107,7 @@ impl<'a, R: ReadRepo> Engine<'a, R> {
                 break;
             }
         }
-        for (dir, attributes) in window.left.drain(..) {
+        for (dir, attributes) in left {
             if self.files.tally.stopping() {
                 return;
             }

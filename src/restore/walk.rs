@@ -1,10 +1,15 @@
 //! Through the snapshot in tree order, a window at a time.
 //!
+//! While the [`Engine`] restores one window on threads of its own, the walk gathers the next, so two
+//! are in memory. The first is small, to have something to do soon; each after it is twice as large,
+//! since the more is in a window, the fewer frames are opened for more than one.
+//!
 //! The walk has a stack of its own, so depth costs a few hundred bytes a level; far above the
 //! current directory only the place to go on from is kept, and its node read again on the way back.
 
 use std::collections::{HashMap, HashSet};
 use std::os::fd::OwnedFd;
+use std::sync::mpsc::{SyncSender, sync_channel};
 use std::sync::{Arc, Mutex};
 
 use rustix::fs::{AtFlags, FileType};
@@ -25,9 +30,11 @@ use crate::monitor::{Monitor, Severity};
 use crate::path::{Name, TreePath};
 use crate::repo::reader::{Entries, ReadRepo, find};
 
-/// Entries in a window, and about how many bytes of memory they take.
-const WINDOW_ENTRIES_MAX: usize = 200_000;
-const WINDOW_BYTES_MAX: usize = 64 << 20;
+/// Entries in the first window, and in the largest.
+const FIRST_WINDOW_ENTRIES: usize = 1000;
+const WINDOW_ENTRIES_MAX: usize = 100_000;
+/// About how many bytes of memory the entries of a window take.
+const WINDOW_BYTES_MAX: usize = 32 << 20;
 
 /// Levels whose nodes stay in memory.
 const LEVELS_HELD: usize = 64;
@@ -61,11 +68,17 @@ pub(super) fn run<R: ReadRepo>(
     let owners = Owners::new(options.numeric_ids);
     let tally = Tally::new(monitor, options.observer);
     let top_is_ours = !base.is_root() && single.is_none() && (!exists || takes_attributes(&target, &base, options));
-    {
+    let engine = Engine::new(repo, Files::new(&target, &owners, &tally), options);
+    std::thread::scope(|scope| {
+        // Whoever gathers a window waits with it until the one before is restored.
+        let (hand_over, windows) = sync_channel(0);
+        scope.spawn(|| windows.into_iter().for_each(|window| engine.run(window)));
         let mut walk = Walk {
-            engine: Engine::new(repo, Files::new(&target, &owners, &tally), options),
+            engine: &engine,
+            hand_over,
             window: Window::default(),
             window_bytes: 0,
+            window_entries_max: FIRST_WINDOW_ENTRIES,
             next_file: 0,
             links: HashMap::new(),
             absent_links: HashSet::new(),
@@ -79,7 +92,7 @@ pub(super) fn run<R: ReadRepo>(
             None => walk.all(top, place, top_is_ours),
         }
         walk.flush();
-    }
+    });
     if exists && !options.dry_run {
         target.sync()?;
     }
@@ -129,9 +142,11 @@ struct Level<'r, R> {
 }
 
 struct Walk<'a, R> {
-    engine: Engine<'a, R>,
+    engine: &'a Engine<'a, R>,
+    hand_over: SyncSender<Window>,
     window: Window,
     window_bytes: usize,
+    window_entries_max: usize,
     next_file: u64,
     /// The first restored name of each group of hard links.
     links: HashMap<LinkGroup, Arc<LinkSource>>,
@@ -202,7 +217,7 @@ impl<'a, R: ReadRepo> Walk<'a, R> {
                 }
                 None => self.leave(),
             }
-            if self.window.files.len() + self.window.links.len() + self.window.left.len() >= WINDOW_ENTRIES_MAX
+            if self.window.files.len() + self.window.links.len() + self.window.left.len() >= self.window_entries_max
                 || self.window_bytes >= WINDOW_BYTES_MAX
             {
                 self.flush();
@@ -232,9 +247,12 @@ impl<'a, R: ReadRepo> Walk<'a, R> {
         self.stack.pop();
     }
 
+    /// Hands the window over to be restored.
     fn flush(&mut self) {
         self.window_bytes = 0;
-        self.engine.run(&mut self.window);
+        self.window_entries_max = (2 * self.window_entries_max).min(WINDOW_ENTRIES_MAX);
+        // Nobody takes it when the engine has panicked, which ends the restore.
+        let _ = self.hand_over.send(std::mem::take(&mut self.window));
     }
 
     fn entry(&mut self, entry: Entry) {

@@ -50,7 +50,6 @@ pub(super) fn check(
     let chosen = choose(reader, options.read_data, wanted, bad);
     let bytes = chosen.iter().map(|number| u64::from(reader.catalog().packs()[*number as usize].stored_bytes)).sum();
     monitor.counters().bytes_total.store(bytes, Ordering::Relaxed);
-    monitor.counters().files_total.store(chosen.len() as u64, Ordering::Relaxed);
     let next = AtomicUsize::new(0);
     let found = Mutex::new(Vec::new());
     let failed = Mutex::new(None);
@@ -64,7 +63,7 @@ pub(super) fn check(
                     }
                     match read_pack(reader, *number, &mut memory) {
                         Ok(finding) => {
-                            monitor.done(1, finding.bytes);
+                            monitor.done(0, finding.bytes);
                             lock(&found).push((*number, finding));
                         }
                         Err(error) => *lock(&failed) = Some(error),

@@ -2,8 +2,8 @@
 //!
 //! `objects` checks what stands on its own: key slots, statements, commits with their chains,
 //! index segments, and that every pack is there in its length. `data` reads packs whole, when
-//! asked to. `trees` then walks every snapshot and says which files of which snapshots the
-//! faults so far, and missing chunks, affect. A subtree found whole once is not walked again.
+//! asked to. `trees` walks every snapshot and says which files of which snapshots the
+//! faults, and missing chunks, affect. A subtree found whole once is not walked again.
 
 mod data;
 mod objects;
@@ -16,7 +16,7 @@ use crate::id::{ChunkId, PackId, SessionId};
 use crate::monitor::Monitor;
 use crate::path::TreePath;
 use crate::repo::content::Reader;
-use crate::repo::snapshots::Filter;
+use crate::repo::snapshots::{Filter, SnapshotInfo};
 
 /// How much stored data to read.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -94,7 +94,7 @@ pub struct Report {
 const AFFECTED_NAMED_MAX: usize = 100;
 
 /// Faults as they are found, one for each object.
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Default)]
 struct Faults {
     list: Vec<Fault>,
     by_object: BTreeMap<String, usize>,
@@ -130,7 +130,7 @@ impl Faults {
 }
 
 /// What is known to be bad before the trees are walked.
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Default, PartialEq)]
 struct Bad {
     /// Packs that are missing or of the wrong length, with their fault.
     packs: BTreeMap<u32, usize>,
@@ -149,15 +149,40 @@ pub fn run(reader: &Reader<'_>, options: &Options, monitor: &Monitor) -> Result<
         faults.add(&format!("snapshots/{session}"), error.with_causes());
     }
     let chosen: Vec<_> = snapshots.iter().filter(|info| options.snapshot.is_none_or(|id| id == info.id())).collect();
-    if options.read_data != ReadData::No {
-        let wanted = match options.snapshot {
-            Some(_) => Some(trees::packs_of(reader, &chosen)?),
-            None => None,
-        };
-        data::check(reader, options, wanted.as_ref(), monitor, &mut faults, &mut bad, &mut report)?;
+    if options.read_data == ReadData::No {
+        trees::check(reader, &chosen, monitor, &mut faults, &bad)?;
+    } else {
+        read_data(reader, options, &chosen, monitor, (&mut faults, &mut bad), &mut report)?;
     }
-    trees::check(reader, &chosen, monitor, &mut faults, &bad)?;
     report.snapshots = chosen.len() as u64;
     report.faults = faults.list;
     Ok(report)
+}
+
+/// Reads packs, and walks the trees beside that with what is known to be bad before. Only if the
+/// packs have more damage are the trees walked again, to say what that affects.
+fn read_data(
+    reader: &Reader<'_>,
+    options: &Options,
+    chosen: &[&SnapshotInfo],
+    monitor: &Monitor,
+    (faults, bad): (&mut Faults, &mut Bad),
+    report: &mut Report,
+) -> Result<()> {
+    let wanted = match options.snapshot {
+        Some(_) => Some(trees::packs_of(reader, chosen)?),
+        None => None,
+    };
+    let (mut early, known, count) = (faults.clone(), bad.clone(), faults.list.len());
+    std::thread::scope(|scope| {
+        let walked = scope.spawn(|| trees::check(reader, chosen, monitor, &mut early, &known));
+        let read = data::check(reader, options, wanted.as_ref(), monitor, faults, bad, report);
+        let walked = walked.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic));
+        read.and(walked)
+    })?;
+    if *bad == known && faults.list.len() == count {
+        *faults = early;
+        return Ok(());
+    }
+    trees::check(reader, chosen, monitor, faults, bad)
 }

@@ -43,8 +43,7 @@ fn check(app: &App, args: &CheckArgs) -> Result<()> {
         }
     }
     let work = app.work("check");
-    // Each holds a pack in memory, so not as many as the storage takes requests.
-    let threads = app.threads().max(repository.storage.connections().min(3));
+    let threads = app.threads().max(repository.storage.connections());
     let options = Options { read_data, snapshot, threads };
     let report = look(&reader, &options, work.monitor());
     let took = work.elapsed();

@@ -48,6 +48,11 @@ compare *ARGS:
     cargo build --release
     benches/compare/run {{ARGS}}
 
+# How time and memory grow with what is backed up: directories, trees, links, chunks, snapshots.
+grow *ARGS:
+    cargo build --release --bin esker --example stat-walk
+    benches/grow/run {{ARGS}}
+
 demo *ARGS:
     cargo run --release -- demo {{ARGS}}
 

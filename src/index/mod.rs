@@ -13,10 +13,12 @@ mod marks;
 mod rows;
 mod run;
 mod session;
+mod spilled;
 mod state;
 mod store;
 #[cfg(test)]
 mod tests;
+mod unnamed;
 
 use std::fs::File;
 use std::path::PathBuf;
@@ -25,6 +27,8 @@ pub use catalog::{Catalog, Found, Import, ImportPack};
 pub use marks::Marks;
 pub use rows::{ChunkRow, NewRow, OriginRow, PackRow};
 pub use session::SessionTable;
+pub use spilled::Spilled;
+pub(crate) use unnamed::unnamed_files;
 
 /// Opens a run of chunk rows and asks it for each of its rows, for `strangers` and for all at
 /// once by merging it: for [`crate::fuzzing`]. How many rows it has, or `None` when it is refused.
@@ -35,7 +39,7 @@ pub(crate) fn ask_run(file: &File, strangers: &[[u8; 32]]) -> Option<u64> {
         let decoded = run.find(id).filter_map(|(_, row)| rows::ChunkRow::decode(row)).count();
         debug_assert!(decoded as u64 <= run.rows());
     }
-    let merged = run::unnamed_file(&std::env::temp_dir()).ok()?;
+    let merged = unnamed::unnamed_file(&std::env::temp_dir()).ok()?;
     let _ = run::merge(&[&run, &run], merged);
     Some(run.rows())
 }

@@ -18,27 +18,22 @@
 //! header and fan-out is the run's *seal*, which whoever names the file keeps; rows carry their
 //! own check where they need one.
 
-use std::fs::DirBuilder;
 use std::fs::File;
-use std::fs::OpenOptions;
 use std::io::BufWriter;
 use std::io::Seek;
 use std::io::SeekFrom;
 use std::io::Write;
-use std::os::unix::fs::DirBuilderExt;
 use std::os::unix::fs::FileExt;
-use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 
 use memmap2::Advice;
 use memmap2::Mmap;
-use rustix::fs::MemfdFlags;
-use rustix::fs::memfd_create;
 use rustix::io::Errno;
 
 use super::Error;
 use super::io_error;
 use super::rows::Fields;
+use super::unnamed::unnamed_files;
 
 const MAGIC: [u8; 8] = *b"ESKRRUN\x01";
 const HEADER_BYTES: usize = 64;
@@ -139,9 +134,9 @@ impl<const ROW: usize> Run<ROW> {
             .take_while(move |(_, row)| row.first_chunk() == Some(id))
     }
 
-    /// Whether there is a row of `id`.
-    pub(super) fn contains(&self, id: &[u8; ID_BYTES]) -> bool {
-        self.find(id).next().is_some()
+    /// The first row of `id`.
+    pub(super) fn find_one(&self, id: &[u8; ID_BYTES]) -> Option<&[u8; ROW]> {
+        self.row(self.first_row_of(id)?).filter(|row| row.first_chunk() == Some(id))
     }
 
     /// Where the rows of `id` begin, if there are any.
@@ -344,19 +339,14 @@ pub(super) fn write_sorted<const ROW: usize>(rows: &[[u8; ROW]], file: File) -> 
     writer.finish()
 }
 
-/// Has a run written to a file without a name: in `dir` or, when that is full, failing or knows
-/// no memory maps, in the system's temporary directory or, when that is too, in memory. So a
-/// cache that cannot be used costs room elsewhere, never a backup.
+/// Has a run written to a file without a name, to the first of [`unnamed_files`] that takes it.
 pub(super) fn write_unnamed<const ROW: usize>(
     dir: &Path,
     write: impl Fn(File) -> Result<(Run<ROW>, Seal), Fault>,
 ) -> Result<(Run<ROW>, Seal), Fault> {
-    let in_memory = || Ok(File::from(memfd_create("esker-run", MemfdFlags::CLOEXEC)?));
-    let places: [&dyn Fn() -> std::io::Result<File>; 3] =
-        [&|| unnamed_file(dir), &|| unnamed_file(&std::env::temp_dir()), &in_memory];
     let mut first = None;
-    for place in places {
-        match place().map_err(Fault::Io).and_then(&write) {
+    for file in unnamed_files(dir) {
+        match file.map_err(Fault::Io).and_then(&write) {
             Err(Fault::Io(error)) => first = first.or(Some(error)),
             done => return done,
         }
@@ -381,37 +371,11 @@ pub(super) fn due(sizes: &[u64]) -> Vec<usize> {
     Vec::new()
 }
 
-/// An empty file that has no name any more: the system frees it when it is closed and unmapped,
-/// however the program ends.
-pub(super) fn unnamed_file(dir: &Path) -> std::io::Result<File> {
-    loop {
-        let path = dir.join(format!("unnamed-{:016x}", unique()));
-        match OpenOptions::new().read(true).write(true).create_new(true).mode(0o600).open(&path) {
-            Ok(file) => {
-                std::fs::remove_file(&path)?;
-                return Ok(file);
-            }
-            Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => {}
-            // Somebody has cleared the cache meanwhile.
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound && !dir.exists() => {
-                DirBuilder::new().recursive(true).mode(0o700).create(dir)?;
-            }
-            Err(error) => return Err(error),
-        }
-    }
-}
-
-/// A number unlikely to be seen twice. It decides nothing that is stored in a repository, so it
-/// need not come from the [`crate::world::World`].
-pub(super) fn unique() -> u64 {
-    use std::hash::BuildHasher;
-    std::hash::RandomState::new().hash_one(std::process::id())
-}
-
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
 
+    use super::super::unnamed::unnamed_file;
     use super::*;
 
     type Row = [u8; 40];
@@ -445,7 +409,7 @@ mod tests {
             for n in 0..count {
                 assert_eq!(tails(&run, n), [n]);
             }
-            assert!((count..count + 1000).all(|n| !run.contains(&id(n))));
+            assert!((count..count + 1000).all(|n| run.find_one(&id(n)).is_none()));
         }
     }
 
@@ -468,7 +432,7 @@ mod tests {
         };
         let run = run((0..=254).step_by(2).map(crowded).collect());
         for n in 0..=255 {
-            assert_eq!(run.contains(crowded(n).first_chunk().unwrap()), n % 2 == 0, "{n}");
+            assert_eq!(run.find_one(crowded(n).first_chunk().unwrap()).is_some(), n % 2 == 0, "{n}");
         }
     }
 

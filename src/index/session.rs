@@ -3,31 +3,23 @@
 use std::collections::HashSet;
 use std::fmt;
 use std::path::Path;
-use std::path::PathBuf;
 
 use super::Error;
-use super::run;
-use super::run::Run;
+use super::Spilled;
 use crate::id::ChunkId;
 
 /// Remembers which chunks this session has claimed, so that none is stored twice.
 ///
-/// The newest ids are in memory; whenever there are as many as the bound allows, they go to a
-/// sorted temporary file. The files have no names: the system frees them when the table is
-/// dropped or the program ends.
+/// The newest ids are in memory; whenever there are as many as the bound allows, they are [`Spilled`].
 pub struct SessionTable {
     recent: HashSet<[u8; 32]>,
     entries_max: usize,
-    spilled: Vec<Run<32>>,
-    dir: PathBuf,
+    spilled: Spilled<32>,
 }
 
 impl fmt::Debug for SessionTable {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("SessionTable")
-            .field("recent", &self.recent.len())
-            .field("spilled", &self.spilled.len())
-            .finish()
+        f.debug_struct("SessionTable").field("recent", &self.recent.len()).field("spilled", &self.spilled).finish()
     }
 }
 
@@ -37,12 +29,11 @@ impl SessionTable {
 
     /// An empty table that keeps at most `entries_max` ids in memory and spills to files in `dir`.
     pub fn new(dir: &Path, entries_max: usize) -> Self {
-        Self { recent: HashSet::new(), entries_max: entries_max.max(1), spilled: Vec::new(), dir: dir.into() }
+        Self { recent: HashSet::new(), entries_max: entries_max.max(1), spilled: Spilled::new(dir) }
     }
 
     /// Claims an id; true when it was not claimed before.
     ///
-    /// Where the directory cannot be written to, ids are kept elsewhere: see `run::write_unnamed`.
     /// After an error the table still knows every id claimed before.
     pub fn claim(&mut self, id: ChunkId) -> Result<bool, Error> {
         if self.contains(&id) {
@@ -57,25 +48,12 @@ impl SessionTable {
 
     /// Whether an id is claimed.
     pub fn contains(&self, id: &ChunkId) -> bool {
-        self.recent.contains(id.as_bytes()) || self.spilled.iter().any(|run| run.contains(id.as_bytes()))
+        self.recent.contains(id.as_bytes()) || self.spilled.find(id.as_bytes()).is_some()
     }
 
     fn spill(&mut self) -> Result<(), Error> {
-        let failed = |fault: run::Fault| fault.about("write a temporary file in", &self.dir);
-        let mut rows: Vec<_> = self.recent.iter().copied().collect();
-        rows.sort_unstable();
-        let (spilled, _) = run::write_unnamed(&self.dir, |file| run::write_sorted(&rows, file)).map_err(failed)?;
+        self.spilled.add(self.recent.iter().copied().collect())?;
         self.recent.clear();
-        self.spilled.push(spilled);
-        let sizes: Vec<u64> = self.spilled.iter().map(Run::rows).collect();
-        let due = run::due(&sizes);
-        if !due.is_empty() {
-            let sources: Vec<_> = due.iter().map(|i| &self.spilled[*i]).collect();
-            let (merged, _) = run::write_unnamed(&self.dir, |file| run::merge(&sources, file)).map_err(failed)?;
-            let mut n = 0..;
-            self.spilled.retain(|_| n.next().is_some_and(|n| !due.contains(&n)));
-            self.spilled.push(merged);
-        }
         Ok(())
     }
 }
@@ -97,7 +75,7 @@ mod tests {
             let n = step.wrapping_mul(2_654_435_761) % 1000;
             assert_eq!(table.contains(&id(n)), model.contains(&n));
             assert_eq!(table.claim(id(n)).unwrap(), model.insert(n), "{step}: {n}");
-            assert!(table.recent.len() <= 10 && table.spilled.len() < 8, "{table:?}");
+            assert!(table.recent.len() <= 10, "{table:?}");
         }
         assert!((0..1000).all(|n| table.contains(&id(n)) == model.contains(&n)));
         assert!(!table.contains(&id(1001)));
@@ -113,7 +91,7 @@ mod tests {
         for gone in [dir.path().join("a/cleared/cache"), file.join("below")] {
             let mut table = SessionTable::new(&gone, 2);
             assert!((0..40).all(|n| table.claim(id(n)).unwrap()));
-            assert!((0..40).all(|n| !table.claim(id(n)).unwrap()) && !table.spilled.is_empty());
+            assert!((0..40).all(|n| !table.claim(id(n)).unwrap()) && table.spilled.rows() > 0);
         }
     }
 }

@@ -42,12 +42,12 @@ use super::Error;
 use super::io_error;
 use super::rows::OriginRow;
 use super::rows::PackRow;
-use super::run;
 use super::run::Fault;
 use super::run::Run;
 use super::run::Seal;
 use super::state::NamedRun;
 use super::state::State;
+use super::unnamed::unique;
 use crate::storage::local::sync_directory;
 
 /// The version of all that is in the directory. Another one is begun anew.
@@ -192,7 +192,7 @@ impl Store {
     /// Makes an empty run file. Only in a moment.
     pub(super) fn create_run(&self) -> Result<(Draft, File), Trouble> {
         loop {
-            let name = run::unique();
+            let name = unique();
             let path = self.run_path(name);
             match OpenOptions::new().read(true).write(true).create_new(true).mode(0o600).open(&path) {
                 Err(error) if error.kind() == ErrorKind::AlreadyExists => {}
@@ -413,7 +413,7 @@ fn begin_database(db: &Database) -> Result<(), redb::Error> {
     {
         let mut meta = txn.open_table(META)?;
         meta.insert("format", FORMAT)?;
-        meta.insert("generation", run::unique())?;
+        meta.insert("generation", unique())?;
     }
     txn.open_table(FACTS)?;
     txn.commit()?;

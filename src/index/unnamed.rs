@@ -1,0 +1,52 @@
+//! Files without a name, for what memory has no room for and nobody needs to find again.
+//!
+//! The system frees them when they are closed and unmapped, however the program ends.
+
+use std::fs::DirBuilder;
+use std::fs::File;
+use std::fs::OpenOptions;
+use std::io::ErrorKind;
+use std::os::unix::fs::DirBuilderExt;
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::Path;
+
+use rustix::fs::MemfdFlags;
+use rustix::fs::memfd_create;
+
+/// Empty files, each made when it is asked for: in `dir`, then, for when that is full, failing or
+/// knows no memory maps, in the system's temporary directory, then, for when that is too, in
+/// memory. So a cache that cannot be used costs room elsewhere, never a backup.
+pub(crate) fn unnamed_files(dir: &Path) -> impl Iterator<Item = std::io::Result<File>> + Send + use<> {
+    let dir = dir.to_path_buf();
+    (0..3).map(move |place| match place {
+        0 => unnamed_file(&dir),
+        1 => unnamed_file(&std::env::temp_dir()),
+        _ => Ok(File::from(memfd_create("esker-spilled", MemfdFlags::CLOEXEC)?)),
+    })
+}
+
+/// An empty file that has no name any more.
+pub(super) fn unnamed_file(dir: &Path) -> std::io::Result<File> {
+    loop {
+        let path = dir.join(format!("unnamed-{:016x}", unique()));
+        match OpenOptions::new().read(true).write(true).create_new(true).mode(0o600).open(&path) {
+            Ok(file) => {
+                std::fs::remove_file(&path)?;
+                return Ok(file);
+            }
+            Err(error) if error.kind() == ErrorKind::AlreadyExists => {}
+            // Somebody has cleared the cache meanwhile.
+            Err(error) if error.kind() == ErrorKind::NotFound && !dir.exists() => {
+                DirBuilder::new().recursive(true).mode(0o700).create(dir)?;
+            }
+            Err(error) => return Err(error),
+        }
+    }
+}
+
+/// A number unlikely to be seen twice. It decides nothing that is stored in a repository, so it
+/// need not come from the [`crate::world::World`].
+pub(super) fn unique() -> u64 {
+    use std::hash::BuildHasher;
+    std::hash::RandomState::new().hash_one(std::process::id())
+}

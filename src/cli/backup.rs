@@ -63,6 +63,7 @@ pub(super) fn run(app: &App, args: &BackupArgs) -> Result<()> {
             tags,
             filter,
             threads: app.threads(),
+            spill: repository.cache_directory().map_or_else(std::env::temp_dir, Path::to_owned),
         },
         hostname: args.host.clone().unwrap_or_else(|| app.host.clone()),
         username: app.user.clone(),

@@ -1,7 +1,8 @@
 //! Listing one directory: open it, read its names, look at each, decide what is left out.
 //!
-//! Done by whoever comes first, a thread ahead of the walk or the walk itself; the result is the
-//! same, so nothing here may depend on what was listed before.
+//! A directory of many entries is looked at in batches, the first with the listing. Each is done by
+//! whoever comes first, a thread ahead of the walk or the walk itself; the result is the same, so
+//! nothing here may depend on what was listed before.
 
 use std::collections::HashSet;
 use std::io;
@@ -11,15 +12,15 @@ use rustix::fs::{CWD, Mode, OFlags, RawDir, openat};
 use rustix::io::Errno;
 
 use super::dir::{Access, Dir, is_pseudo};
+use super::names::{self, Names, NamesWriter};
 use super::node::{Node, Place};
 use super::roots::{Route, ends_with};
 use super::stat::{Kind, Stat};
 use super::walk::{LeftOut, Scope, WalkFault, WalkOptions};
 use crate::path::{Name, TreePath};
 
-/// Directories with more names than this are looked at entry by entry as the walk comes to
-/// them: they take only the memory of their names.
-pub(super) const STAT_AHEAD_MAX: usize = 32_768;
+/// How many entries are looked at in one go: of more than these only the names are in memory.
+pub(super) const BATCH_ENTRIES: usize = 4096;
 
 /// What came of listing a directory.
 #[derive(Debug)]
@@ -29,7 +30,7 @@ pub(super) enum Listing {
     /// It could not even be opened to pass.
     Refused(WalkFault),
     /// It is open, in its node.
-    Open(Contents),
+    Open(Box<Contents>),
 }
 
 #[derive(Debug)]
@@ -37,17 +38,30 @@ pub(super) struct Contents {
     pub(super) dir: Arc<Dir>,
     pub(super) stat: Stat,
     pub(super) scope: Scope,
-    /// In order of name.
-    pub(super) entries: Vec<Entry>,
-    /// Why entries may be missing.
-    pub(super) fault: Option<WalkFault>,
+    /// The first of its entries.
+    pub(super) batch: Batch,
+    /// The names of the others.
+    pub(super) rest: Names,
     /// Why there are no entries, or few, on purpose.
     pub(super) left_out: Option<LeftOut>,
 }
 
+/// Entries of a directory that follow each other in order of name.
+#[derive(Debug, Default)]
+pub(super) struct Batch {
+    pub(super) entries: Vec<Entry>,
+    /// Why entries of the directory may be missing.
+    pub(super) fault: Option<WalkFault>,
+}
+
 impl Listing {
+    /// The names of what was not looked at yet.
+    pub(super) fn take_rest(&mut self) -> Names {
+        if let Self::Open(contents) = self { std::mem::take(&mut contents.rest) } else { Names::default() }
+    }
+
     pub(super) fn entries(&self) -> &[Entry] {
-        if let Self::Open(contents) = self { &contents.entries } else { &[] }
+        if let Self::Open(contents) = self { &contents.batch.entries } else { &[] }
     }
 
     /// Whether this failed for want of descriptors, which the walk itself may get later.
@@ -60,7 +74,7 @@ impl Listing {
         };
         match self {
             Self::Refused(fault) => lacking(fault),
-            Self::Open(contents) => contents.fault.as_ref().is_some_and(lacking),
+            Self::Open(contents) => contents.batch.fault.as_ref().is_some_and(lacking),
             Self::Gone => false,
         }
     }
@@ -74,8 +88,6 @@ pub(super) struct Entry {
 
 #[derive(Debug)]
 pub(super) enum Found {
-    /// Not looked at yet.
-    Name,
     Item(Stat),
     Directory(Arc<Node>),
     LeftOut(LeftOut),
@@ -94,12 +106,28 @@ pub(super) struct Lister {
     options: WalkOptions,
     /// Identities of what is always left out.
     forbidden: HashSet<(u64, u64)>,
+    limits: Limits,
+}
+
+/// How much there may be in memory of one directory.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Limits {
+    /// Entries looked at in one go.
+    pub(super) batch_entries: usize,
+    /// Memory for names before they are spilled.
+    pub(super) names_bytes: usize,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self { batch_entries: BATCH_ENTRIES, names_bytes: names::RUN_BYTES }
+    }
 }
 
 impl Lister {
-    pub(super) fn new(roots: &[TreePath], options: WalkOptions) -> Self {
+    pub(super) fn new(roots: &[TreePath], options: WalkOptions, limits: Limits) -> Self {
         let forbidden = options.leave_out.iter().filter_map(identity).collect();
-        Self { route: Route::new(roots), options, forbidden }
+        Self { route: Route::new(roots), options, forbidden, limits }
     }
 
     fn is_root(&self, place: Place) -> bool {
@@ -117,16 +145,40 @@ impl Lister {
             Ok(mut contents) => {
                 node.set_dir(Some(contents.dir.clone()));
                 self.fill(node, &mut contents, stop);
-                Listing::Open(contents)
+                Listing::Open(Box::new(contents))
             }
             Err(WalkFault::List(error)) if is_gone(&error) && node.place.stop.is_none() => Listing::Gone,
             Err(fault) => Listing::Refused(fault),
         }
     }
 
-    /// Looks at an entry that [`Lister::list`] only named. `None` when it is gone or not wanted.
-    pub(super) fn look(&self, node: &Arc<Node>, at: &At<'_>, name: &Name, path: &TreePath) -> Option<Found> {
-        self.examine(node, at, self.place_in(node.place, name), name, path)
+    /// Looks at these entries of `node`, which was listed and is open as `dir`. A true `stop` ends it soon.
+    pub(super) fn look(&self, node: &Arc<Node>, dir: &Dir, names: Vec<Name>, stop: &dyn Fn() -> bool) -> Batch {
+        match dir.stat() {
+            Ok(stat) => Batch { entries: self.entries(node, &At { dir, dev: stat.dev }, names, stop), fault: None },
+            Err(error) => Batch { entries: Vec::new(), fault: Some(WalkFault::Look(error)) },
+        }
+    }
+
+    /// Takes the names of the next batch from the rest of a directory.
+    pub(super) fn next_names(&self, rest: &mut Names) -> (Vec<Name>, Option<WalkFault>) {
+        let (names, error) = rest.take(self.limits.batch_entries);
+        (names, error.map(WalkFault::List))
+    }
+
+    fn entries(&self, node: &Arc<Node>, at: &At<'_>, names: Vec<Name>, stop: &dyn Fn() -> bool) -> Vec<Entry> {
+        let mut path = if self.wants_paths() { node.path() } else { TreePath::root() };
+        let mut entries = Vec::with_capacity(names.len());
+        for name in names {
+            path.push(&name);
+            let found = self.examine(node, at, self.place_in(node.place, &name), &name, &path);
+            path.pop();
+            entries.extend(found.map(|found| Entry { name, found }));
+            if stop() {
+                break;
+            }
+        }
+        entries
     }
 
     /// Opens `node` as far as it is wanted and allowed.
@@ -137,7 +189,8 @@ impl Lister {
         };
         let contents = |dir: Dir, scope, fault, left_out| {
             let stat = dir.stat().map_err(WalkFault::Look)?;
-            Ok(Contents { dir: Arc::new(dir), stat, scope, entries: Vec::new(), fault, left_out })
+            let batch = Batch { fault, ..Batch::default() };
+            Ok(Contents { dir: Arc::new(dir), stat, scope, batch, rest: Names::default(), left_out })
         };
         let scope = self.scope(node.place);
         if scope == Scope::OnTheWay {
@@ -183,38 +236,58 @@ impl Lister {
                 let place = Place { stop: Some(next), below_root: false };
                 let found = self.examine(node, &at, place, name, &path);
                 path.pop();
-                contents.entries.extend(found.map(|found| Entry { name: name.clone(), found }));
+                contents.batch.entries.extend(found.map(|found| Entry { name: name.clone(), found }));
             }
             return;
         }
-        if contents.fault.is_some() {
+        if contents.batch.fault.is_some() {
             return;
         }
-        let mut names = match names(&dir, stop) {
-            Ok(names) => names,
-            Err((names, fault)) => {
-                contents.fault = Some(fault);
-                names
+        let (mut names, fault) = self.names(contents, stop);
+        let (first, late) = self.next_names(&mut names);
+        contents.batch = Batch { entries: self.entries(node, &at, first, stop), fault: fault.or(late) };
+        contents.rest = names;
+    }
+
+    /// All names in order; on failure those read before it. Of a directory with a tag, only that.
+    fn names(&self, contents: &mut Contents, stop: &dyn Fn() -> bool) -> (Names, Option<WalkFault>) {
+        let dir = contents.dir.clone();
+        let mut names = NamesWriter::new(&self.options.spill, self.limits.names_bytes);
+        let mut fault = None;
+        let mut tags = Vec::new();
+        let mut buffer = Vec::with_capacity(64 << 10);
+        let mut raw = RawDir::new(&*dir, buffer.spare_capacity_mut());
+        while let Some(entry) = raw.next() {
+            match entry {
+                Ok(entry) => match entry.file_name().to_bytes() {
+                    b"." | b".." => {}
+                    name => match Name::new(name) {
+                        Ok(name) => {
+                            tags.extend(self.options.tags.iter().filter(|tag| *tag.name() == name));
+                            if let Err(error) = names.push(name) {
+                                return (Names::default(), Some(WalkFault::List(error)));
+                            }
+                        }
+                        Err(error) => fault = Some(WalkFault::Name(error)),
+                    },
+                },
+                Err(Errno::INTR) => continue,
+                Err(errno) => {
+                    fault = Some(WalkFault::List(errno.into()));
+                    break;
+                }
             }
-        };
-        if let Some(tag) = self.options.tags.iter().find(|tag| tag.is_on(&dir, &names)) {
-            names.retain(|name| name == tag.name());
-            contents.left_out = Some(LeftOut::Tagged);
-        }
-        if names.len() > STAT_AHEAD_MAX {
-            contents.entries = names.into_iter().map(|name| Entry { name, found: Found::Name }).collect();
-            return;
-        }
-        let mut path = if self.wants_paths() { node.path() } else { TreePath::root() };
-        contents.entries.reserve_exact(names.len());
-        for name in names {
-            path.push(&name);
-            let found = self.look(node, &at, &name, &path);
-            path.pop();
-            contents.entries.extend(found.map(|found| Entry { name, found }));
             if stop() {
-                return;
+                break;
             }
+        }
+        if let Some(tag) = tags.into_iter().find(|tag| tag.is_on(&dir)) {
+            contents.left_out = Some(LeftOut::Tagged);
+            return (Names::one(tag.name().clone()), fault);
+        }
+        match names.finish() {
+            Ok(names) => (names, fault),
+            Err(error) => (Names::default(), Some(WalkFault::List(error))),
         }
     }
 
@@ -277,40 +350,6 @@ impl Lister {
 
     fn wants_paths(&self) -> bool {
         !self.options.exclude.is_empty() || self.options.filter.is_some()
-    }
-}
-
-/// All names, sorted, each once; on failure those read before it.
-fn names(dir: &Dir, stop: &dyn Fn() -> bool) -> Result<Vec<Name>, (Vec<Name>, WalkFault)> {
-    let mut names = Vec::new();
-    let mut fault = None;
-    let mut buffer = Vec::with_capacity(64 << 10);
-    let mut raw = RawDir::new(dir, buffer.spare_capacity_mut());
-    while let Some(entry) = raw.next() {
-        match entry {
-            Ok(entry) => match entry.file_name().to_bytes() {
-                b"." | b".." => {}
-                name => match Name::new(name) {
-                    Ok(name) => names.push(name),
-                    Err(error) => fault = Some(WalkFault::Name(error)),
-                },
-            },
-            Err(Errno::INTR) => continue,
-            Err(errno) => {
-                fault = Some(WalkFault::List(errno.into()));
-                break;
-            }
-        }
-        if stop() {
-            break;
-        }
-    }
-    names.sort_unstable();
-    // A directory that changes while it is read may give a name twice.
-    names.dedup();
-    match fault {
-        None => Ok(names),
-        Some(fault) => Err((names, fault)),
     }
 }
 

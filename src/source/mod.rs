@@ -30,6 +30,7 @@ pub mod walk;
 
 mod ahead;
 mod list;
+mod names;
 mod node;
 #[cfg(test)]
 mod testing;

@@ -34,15 +34,9 @@ impl Tag {
         &self.name
     }
 
-    /// Whether the directory with these names, in order, has the tag.
-    pub(super) fn is_on(&self, dir: &Dir, names: &[Name]) -> bool {
-        if names.binary_search(&self.name).is_err() {
-            return false;
-        }
-        if self.begins_with.is_empty() {
-            return true;
-        }
-        self.begins(dir).unwrap_or(false)
+    /// Whether the directory, which has an entry of the tag's name, has the tag.
+    pub(super) fn is_on(&self, dir: &Dir) -> bool {
+        self.begins_with.is_empty() || self.begins(dir).unwrap_or(false)
     }
 
     /// A tag that cannot be read is none: then more is kept, not less.

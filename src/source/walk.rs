@@ -10,12 +10,13 @@
 
 use std::collections::VecDeque;
 use std::io;
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use super::ahead::Ahead;
 use super::dir::{Access, Dir};
 use super::exclude::Patterns;
-use super::list::{At, Entry, Found, Lister, Listing};
+use super::list::{Entry, Found, Limits, Lister, Listing};
 use super::node::Node;
 use super::stat::Stat;
 use super::tag::Tag;
@@ -42,6 +43,8 @@ pub struct WalkOptions {
     pub filter: Option<Filter>,
     /// Threads that list directories, the caller's own included.
     pub threads: usize,
+    /// Where the names of a very large directory wait for their turn, in a file without a name.
+    pub spill: PathBuf,
 }
 
 impl Default for WalkOptions {
@@ -53,6 +56,7 @@ impl Default for WalkOptions {
             tags: Vec::new(),
             filter: None,
             threads: 1,
+            spill: std::env::temp_dir(),
         }
     }
 }
@@ -175,9 +179,13 @@ impl Walk {
     /// The roots are taken as they are; see [`super::roots::resolve`]. One that is not there when
     /// the walk comes to it is a [`Event::Problem`].
     pub fn new(roots: &[TreePath], options: WalkOptions) -> Self {
+        Self::with_limits(roots, options, Limits::default())
+    }
+
+    pub(super) fn with_limits(roots: &[TreePath], options: WalkOptions, limits: Limits) -> Self {
         let threads = options.threads;
         Self {
-            ahead: Ahead::new(Lister::new(roots, options), threads),
+            ahead: Ahead::new(Lister::new(roots, options, limits), threads),
             frames: Vec::new(),
             path: TreePath::root(),
             pending: VecDeque::new(),
@@ -201,15 +209,15 @@ impl Walk {
             Listing::Open(contents) => {
                 let path = &self.path;
                 let (name, scope) = (node.name().cloned(), contents.scope);
-                let incomplete = contents.fault.is_some();
+                let incomplete = contents.batch.fault.is_some();
                 self.pending.push_back(Event::Enter { name, stat: contents.stat.clone(), dir: contents.dir, scope });
                 let left_out = contents.left_out.map(|why| Event::LeftOut { path: path.clone(), why });
-                let problem = contents.fault.map(|fault| Event::Problem { path: path.clone(), fault });
+                let problem = contents.batch.fault.map(|fault| Event::Problem { path: path.clone(), fault });
                 self.pending.extend(left_out.into_iter().chain(problem));
                 self.frames.push(Frame {
                     node,
                     identity: contents.stat.identity(),
-                    entries: contents.entries.into_iter(),
+                    entries: contents.batch.entries.into_iter(),
                     incomplete,
                 });
                 // The top is never closed: from there everything can be found again.
@@ -263,7 +271,7 @@ impl Walk {
         {
             return Ok(Some(dir));
         }
-        if last.entries.as_slice().is_empty() {
+        if last.entries.as_slice().is_empty() && !self.ahead.has_rest(&last.node) {
             return Ok(None);
         }
         let mut dir = Dir::open_top(Access::Pass)?;
@@ -277,8 +285,19 @@ impl Walk {
 
     /// Goes on with the next entry of the directory the walk is in, or leaves it.
     fn advance(&mut self) {
-        match self.frames.last_mut().and_then(|frame| frame.entries.next()) {
-            Some(entry) => self.visit(entry),
+        let Some(frame) = self.frames.last_mut() else { return };
+        if let Some(entry) = frame.entries.next() {
+            return self.visit(entry);
+        }
+        // It is closed when the walk came back to it and nothing was left.
+        match frame.node.dir().and_then(|dir| self.ahead.take_batch(&frame.node, &dir)) {
+            Some(batch) => {
+                frame.entries = batch.entries.into_iter();
+                if let Some(fault) = batch.fault {
+                    frame.incomplete = true;
+                    self.pending.push_back(Event::Problem { path: self.path.clone(), fault });
+                }
+            }
             None => {
                 if let Some(left) = self.frames.pop() {
                     self.leave(left);
@@ -288,19 +307,10 @@ impl Walk {
     }
 
     fn visit(&mut self, entry: Entry) {
-        let Entry { name, mut found } = entry;
+        let Entry { name, found } = entry;
         let frame = self.frames.last_mut().expect("an entry is in a directory");
         let dir = frame.node.dir().expect("the directory the walk is in is open");
-        if let Found::Name = found {
-            self.path.push(&name);
-            let at = At { dir: &dir, dev: frame.identity.0 };
-            let looked = self.ahead.lister().look(&frame.node, &at, &name, &self.path);
-            self.path.pop();
-            let Some(looked) = looked else { return };
-            found = looked;
-        }
         match found {
-            Found::Name => {}
             Found::Item(stat) => self.pending.push_back(Event::Item { name, stat, dir }),
             Found::Directory(node) => self.enter(node),
             Found::LeftOut(why) => self.pending.push_back(Event::LeftOut { path: self.path.join(&name), why }),

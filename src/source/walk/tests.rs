@@ -51,8 +51,15 @@ fn steps_of(mut walk: Walk) -> Vec<Step> {
 }
 
 fn steps(roots: &[&Path], options: &WalkOptions) -> Vec<Step> {
+    steps_with(Limits::default(), roots, options)
+}
+
+/// Limits that every directory of a few entries is beyond.
+const SMALL: Limits = Limits { batch_entries: 2, names_bytes: 100 };
+
+fn steps_with(limits: Limits, roots: &[&Path], options: &WalkOptions) -> Vec<Step> {
     let roots: Vec<TreePath> = roots.iter().map(|root| tree_path(root)).collect();
-    steps_of(Walk::new(&roots, options.clone()))
+    steps_of(Walk::with_limits(&roots, options.clone(), limits))
 }
 
 /// The steps at and below `top`, without those on the way to it.
@@ -233,6 +240,7 @@ proptest! {
         let expected = expected(&[&root]);
         for threads in [1, 2, 5] {
             prop_assert_eq!(&steps(&[&root], &with_threads(threads)), &expected);
+            prop_assert_eq!(&steps_with(SMALL, &[&root], &with_threads(threads)), &expected);
         }
     }
 }
@@ -248,6 +256,23 @@ fn many_directories_come_in_order_however_threads_fall() {
     let expected = expected(&[&top]);
     for threads in [1, 2, 3, 8, 16] {
         assert_eq!(steps(&[&top], &with_threads(threads)), expected, "{threads} threads");
+        assert_eq!(steps_with(SMALL, &[&top], &with_threads(threads)), expected, "{threads} threads");
+    }
+}
+
+#[test]
+fn a_directory_of_more_names_than_one_run_is_walked_as_any_other() {
+    let (_keep, top) = large_scene();
+    for n in 0..3000 {
+        let n = n * 7_919 % 3000;
+        make(&top, &[&if n % 10 == 0 { format!("{n}/{n}/x") } else { format!("{n}") }]);
+    }
+    let (expected, spill) = (expected(&[&top]), tempfile::tempdir().unwrap());
+    let limits = Limits { batch_entries: 64, names_bytes: 4000 };
+    for threads in [1, 2, 3, 8] {
+        let options = WalkOptions { spill: spill.path().into(), ..with_threads(threads) };
+        assert_eq!(steps_with(limits, &[&top], &options), expected, "{threads} threads");
+        assert_eq!(fs::read_dir(spill.path()).unwrap().count(), 0);
     }
 }
 

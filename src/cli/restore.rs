@@ -51,6 +51,7 @@ pub(super) fn run(app: &App, args: &RestoreArgs) -> Result<()> {
         delete: args.delete,
         roots: roots(&chosen.info.snapshot),
         spare: own_places(&repository).iter().map(TreePath::to_os).collect(),
+        spill: repository.cache_directory().map_or_else(std::env::temp_dir, Path::to_owned),
         observer: None,
         verify: args.verify,
     };

@@ -68,6 +68,7 @@ pub(super) fn make(
         dry_run: true,
         observer: Some(&observer),
         target: target.clone(),
+        spill: options.spill.clone(),
         roots: options.roots.clone(),
         spare: options.spare.clone(),
         ..*options

@@ -28,6 +28,7 @@ pub use marks::Marks;
 pub use rows::{ChunkRow, NewRow, OriginRow, PackRow};
 pub use session::SessionTable;
 pub use spilled::Spilled;
+pub(crate) use unnamed::UnnamedWriter;
 pub(crate) use unnamed::unnamed_files;
 
 /// Opens a run of chunk rows and asks it for each of its rows, for `strangers` and for all at

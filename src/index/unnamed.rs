@@ -7,8 +7,10 @@ use std::fs::File;
 use std::fs::OpenOptions;
 use std::io::ErrorKind;
 use std::os::unix::fs::DirBuilderExt;
+use std::os::unix::fs::FileExt;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
+use std::sync::Arc;
 
 use rustix::fs::MemfdFlags;
 use rustix::fs::memfd_create;
@@ -23,6 +25,45 @@ pub(crate) fn unnamed_files(dir: &Path) -> impl Iterator<Item = std::io::Result<
         1 => unnamed_file(&std::env::temp_dir()),
         _ => Ok(File::from(memfd_create("esker-spilled", MemfdFlags::CLOEXEC)?)),
     })
+}
+
+/// Appends to a file without a name or, when that takes no more, to one in another place.
+pub(crate) struct UnnamedWriter {
+    files: Box<dyn Iterator<Item = std::io::Result<File>> + Send>,
+    /// The file at hand and its length.
+    file: Option<(Arc<File>, u64)>,
+}
+
+impl UnnamedWriter {
+    /// Nothing yet, and files of which each is made when the one before takes no more.
+    pub(crate) fn new(files: impl Iterator<Item = std::io::Result<File>> + Send + 'static) -> Self {
+        Self { files: Box::new(files), file: None }
+    }
+
+    /// Appends bytes; says to which file, and where they begin. The error is the first of all places'.
+    pub(crate) fn append(&mut self, bytes: &[u8]) -> std::io::Result<(Arc<File>, u64)> {
+        let mut first = None;
+        loop {
+            if let Some((file, length)) = &mut self.file {
+                match file.write_all_at(bytes, *length) {
+                    Ok(()) => {
+                        let start = *length;
+                        *length += bytes.len() as u64;
+                        return Ok((file.clone(), start));
+                    }
+                    Err(error) => first = first.or(Some(error)),
+                }
+            }
+            self.file = match self.files.next() {
+                Some(Ok(file)) => Some((Arc::new(file), 0)),
+                Some(Err(error)) => {
+                    first = first.or(Some(error));
+                    None
+                }
+                None => return Err(first.unwrap_or_else(|| ErrorKind::StorageFull.into())),
+            };
+        }
+    }
 }
 
 /// An empty file that has no name any more.

@@ -22,6 +22,7 @@ mod engine;
 mod extra;
 mod fds;
 mod file;
+mod links;
 mod special;
 mod tally;
 mod target;
@@ -100,6 +101,8 @@ pub struct Options<'a> {
     pub roots: Vec<TreePath>,
     /// Never deleted: the repository, the cache.
     pub spare: Vec<PathBuf>,
+    /// Where to keep what memory has no room for, in files without a name.
+    pub spill: PathBuf,
     /// Is told of everything that is done, or in a dry run would be.
     pub observer: Option<&'a Observer<'a>>,
     /// Read every file written again, from the disk, before it takes its place.
@@ -119,6 +122,7 @@ impl Options<'_> {
             delete: false,
             roots: vec![TreePath::root()],
             spare: Vec::new(),
+            spill: std::env::temp_dir(),
             observer: None,
             verify: false,
         }

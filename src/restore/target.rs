@@ -29,10 +29,10 @@ const OPEN_DIRECTORIES_MAX: usize = 128;
 pub(super) const DEPTH_MAX: usize = 100_000;
 
 /// What a directory must not be at the time of use: another one.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub(super) struct Inode {
-    device: u64,
-    number: u64,
+    pub(super) device: u64,
+    pub(super) number: u64,
 }
 
 impl Inode {
@@ -190,6 +190,13 @@ impl Target {
     /// Enters the directory `name` in `parent`, which must be there.
     pub(super) fn enter_dir(&self, parent: &Arc<Dir>, name: &Name) -> Result<Arc<Dir>, Errno> {
         self.enter(&*self.fd(parent)?, parent, name, Made::Existing)
+    }
+
+    /// Enters the directory that has this path in the snapshot, from the top. It must be there.
+    pub(super) fn enter_path(&self, path: &TreePath) -> Result<Arc<Dir>, Errno> {
+        let above = self.top.path().components().count();
+        let mut names = path.components().skip(above);
+        names.try_fold(Arc::clone(&self.top), |dir, name| self.enter_dir(&dir, &name))
     }
 
     fn enter(&self, parent_fd: &OwnedFd, parent: &Arc<Dir>, name: &Name, made: Made) -> Result<Arc<Dir>, Errno> {

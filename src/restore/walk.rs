@@ -7,7 +7,7 @@
 //! The walk has a stack of its own, so depth costs a few hundred bytes a level; far above the
 //! current directory only the place to go on from is kept, and its node read again on the way back.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashSet;
 use std::os::fd::OwnedFd;
 use std::sync::mpsc::{SyncSender, sync_channel};
 use std::sync::{Arc, Mutex};
@@ -19,6 +19,7 @@ use super::attributes::Owners;
 use super::engine::{Engine, Link, Window};
 use super::extra::{self, Removal};
 use super::file::{Existing, File, Files, LinkSource, made_or_replaced};
+use super::links::Links;
 use super::special;
 use super::tally::{Report, Tally, count};
 use super::target::{DEPTH_MAX, Dir, Made, Target, file_type, look};
@@ -80,7 +81,7 @@ pub(super) fn run<R: ReadRepo>(
             window_bytes: 0,
             window_entries_max: FIRST_WINDOW_ENTRIES,
             next_file: 0,
-            links: HashMap::new(),
+            links: Links::new(&options.spill),
             absent_links: HashSet::new(),
             removal: Removal::new(&target, &tally, options),
             path: base,
@@ -149,7 +150,7 @@ struct Walk<'a, R> {
     window_entries_max: usize,
     next_file: u64,
     /// The first restored name of each group of hard links.
-    links: HashMap<LinkGroup, Arc<LinkSource>>,
+    links: Links,
     /// Those of which a dry run would make the first name in a directory that is not there.
     absent_links: HashSet<LinkGroup>,
     removal: Removal<'a>,
@@ -253,6 +254,11 @@ impl<'a, R: ReadRepo> Walk<'a, R> {
         self.window_entries_max = (2 * self.window_entries_max).min(WINDOW_ENTRIES_MAX);
         // Nobody takes it when the engine has panicked, which ends the restore.
         let _ = self.hand_over.send(std::mem::take(&mut self.window));
+        if self.links.is_full() {
+            // Another window is taken once this one is restored, and with it every first name.
+            let _ = self.hand_over.send(Window::default());
+            self.links.settle();
+        }
     }
 
     fn entry(&mut self, entry: Entry) {
@@ -487,11 +493,21 @@ impl<'a, R: ReadRepo> Walk<'a, R> {
             self.tally().changed(made_or_replaced(existing.as_ref()), || self.path.clone());
             return;
         }
-        let first = entry.attributes.link_group.and_then(|group| self.links.get(&group).cloned());
+        let mut group = entry.attributes.link_group;
+        let target = self.target();
+        let first = match group.map_or(Ok(None), |group| self.links.get(&group, target)) {
+            Ok(first) => first,
+            Err(why) => {
+                // It is restored for itself, as where there are no hard links.
+                self.tally().unset("hard links", || self.path.clone(), why);
+                group = None;
+                None
+            }
+        };
         self.window_bytes += memory(&entry.attributes) + name.as_bytes().len();
         let Entry { attributes, detail, .. } = entry;
         let Some(source) = first else {
-            let link = attributes.link_group.map(|group| {
+            let link = group.map(|group| {
                 let source = LinkSource { dir: Arc::clone(&dir), name: name.clone(), inode: Mutex::new(None) };
                 let source = Arc::new(source);
                 self.links.insert(group, Arc::clone(&source));
@@ -574,7 +590,7 @@ impl<'a, R: ReadRepo> Walk<'a, R> {
         let counts = &self.engine.files.tally.counts;
         self.tally().changed(Change::Made, || self.path.clone());
         if let Some(group) = entry.attributes.link_group
-            && (self.links.contains_key(&group) || !self.absent_links.insert(group))
+            && (self.links.contains(&group) || !self.absent_links.insert(group))
         {
             return count(&counts.hard_links, 1);
         }

@@ -13,7 +13,7 @@ use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use crate::index::unnamed_files;
+use crate::index::{UnnamedWriter, unnamed_files};
 use crate::path::{NAME_BYTES_MAX, Name};
 
 /// Memory that the names of one run may take: about a quarter of a million ordinary ones.
@@ -31,15 +31,9 @@ pub(super) struct NamesWriter {
     bytes: usize,
     bytes_max: usize,
     runs: Vec<Run>,
-    spill: Spill,
-}
-
-/// Where runs go.
-struct Spill {
+    spill: UnnamedWriter,
+    /// For messages.
     dir: PathBuf,
-    files: Box<dyn Iterator<Item = io::Result<File>> + Send>,
-    /// The file at hand and its length.
-    file: Option<(Arc<File>, u64)>,
 }
 
 impl NamesWriter {
@@ -54,8 +48,8 @@ impl NamesWriter {
         bytes_max: usize,
         files: impl Iterator<Item = io::Result<File>> + Send + 'static,
     ) -> Self {
-        let spill = Spill { dir: dir.into(), files: Box::new(files), file: None };
-        Self { names: Vec::new(), bytes: 0, bytes_max, runs: Vec::new(), spill }
+        let spill = UnnamedWriter::new(files);
+        Self { names: Vec::new(), bytes: 0, bytes_max, runs: Vec::new(), spill, dir: dir.into() }
     }
 
     /// Takes a name. After an error this is of no more use.
@@ -93,39 +87,10 @@ impl NamesWriter {
             bytes.extend_from_slice(name.as_bytes());
         }
         self.bytes = 0;
-        self.runs.push(self.spill.write(&bytes)?);
+        let (file, at) = self.spill.append(&bytes).map_err(|error| about("write", &self.dir, &error))?;
+        let (dir, end) = (self.dir.clone(), at + bytes.len() as u64);
+        self.runs.push(Run { file, dir, at, end, buffer: Vec::new(), taken: 0 });
         Ok(())
-    }
-}
-
-impl Spill {
-    /// Appends to the file at hand or, when it takes no more, to one in another place.
-    fn write(&mut self, bytes: &[u8]) -> io::Result<Run> {
-        let mut first = None;
-        loop {
-            if let Some((file, length)) = &mut self.file {
-                match file.write_all_at(bytes, *length) {
-                    Ok(()) => {
-                        let start = *length;
-                        *length += bytes.len() as u64;
-                        let (file, dir) = (file.clone(), self.dir.clone());
-                        return Ok(Run { file, dir, at: start, end: *length, buffer: Vec::new(), taken: 0 });
-                    }
-                    Err(error) => first = first.or(Some(error)),
-                }
-            }
-            self.file = match self.files.next() {
-                Some(Ok(file)) => Some((Arc::new(file), 0)),
-                Some(Err(error)) => {
-                    first = first.or(Some(error));
-                    None
-                }
-                None => {
-                    let error = first.unwrap_or_else(|| io::ErrorKind::StorageFull.into());
-                    return Err(about("write", &self.dir, &error));
-                }
-            };
-        }
     }
 }
 

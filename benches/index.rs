@@ -1,4 +1,5 @@
-//! The catalog at a million chunks: lookups that find and that do not, and importing.
+//! The catalog at a million chunks: lookups that find and that do not, importing, and opening; and one of ten
+//! thousand sessions.
 //!
 //! `ESKER_BENCH_ROWS` sets another number of rows, `ESKER_BENCH_DIR` another place than below
 //! `target`. Goals: a million lookups a second on one core, ten million chunks imported in a
@@ -23,8 +24,8 @@ use esker::id::SessionId;
 use esker::index::Catalog;
 use esker::index::Import;
 use esker::index::ImportPack;
+use esker::index::NewOrigin;
 use esker::index::NewRow;
-use esker::index::OriginRow;
 
 const ROWS_PER_PACK: u32 = 500;
 const PACKS_PER_BATCH: u32 = 256;
@@ -59,7 +60,7 @@ fn pack(number: u32) -> ImportPack {
 fn batches(rows: u32) -> impl Iterator<Item = Vec<Import>> {
     let packs = rows / ROWS_PER_PACK;
     (0..packs).step_by(PACKS_PER_BATCH as usize).map(move |first| {
-        let origin = OriginRow {
+        let origin = NewOrigin {
             session: SessionId::from_bytes([1; 16]),
             epoch: EpochId::from_bytes([2; 16]),
             credential: CredentialId::from_bytes([3; 32]),
@@ -144,5 +145,32 @@ fn index(c: &mut Criterion) {
     group.finish();
 }
 
-criterion_group!(benches, index);
+/// Many sessions of a few chunks each, as small backups leave them.
+fn sessions(c: &mut Criterion) {
+    const SESSIONS: u32 = 10_000;
+    let dir = directory();
+    let import = |n: u32| {
+        let session = SessionId::from_bytes(*id(n).as_bytes().first_chunk().expect("an id has 32 bytes"));
+        let origin = NewOrigin {
+            session,
+            epoch: EpochId::from_bytes([2; 16]),
+            credential: CredentialId::from_bytes([3; 32]),
+            envelope: vec![4; 1200],
+        };
+        let mut pack = pack(n);
+        pack.rows.truncate(10);
+        Import { key: *id(u32::MAX - n).as_bytes(), origins: vec![origin], packs: vec![pack] }
+    };
+    let batches = (0..SESSIONS / 1000).map(|batch| (batch * 1000..(batch + 1) * 1000).map(import).collect());
+    let mut catalog = filled(dir.path(), batches);
+    let facts: Vec<_> = (0..SESSIONS).map(|n| (n.to_le_bytes(), [5; 300])).collect();
+    catalog.put_facts(&facts.iter().map(|(key, value)| (&key[..], &value[..])).collect::<Vec<_>>());
+    let keys: Vec<&[u8]> = facts.iter().map(|(key, _)| &key[..]).collect();
+    let mut group = c.benchmark_group(format!("catalog of {SESSIONS} sessions"));
+    group.bench_function("open", |b| b.iter(|| Catalog::open(dir.path()).expect("the directory is ours")));
+    group.bench_function("facts", |b| b.iter(|| catalog.facts(black_box(&keys))));
+    group.finish();
+}
+
+criterion_group!(benches, index, sessions);
 criterion_main!(benches);

@@ -12,8 +12,10 @@ use std::time::Duration;
 use redb::Database;
 
 use super::Error;
+use super::envelopes::Envelopes;
 use super::rows::CHUNK_ROW_BYTES;
 use super::rows::ChunkRow;
+use super::rows::NewOrigin;
 use super::rows::NewRow;
 use super::rows::OriginRow;
 use super::rows::PackRow;
@@ -41,7 +43,7 @@ pub struct Import {
     /// Names the source, for [`Catalog::imported`].
     pub key: [u8; 32],
     /// The sessions that made the packs.
-    pub origins: Vec<OriginRow>,
+    pub origins: Vec<NewOrigin>,
     /// The packs and what is in them.
     pub packs: Vec<ImportPack>,
 }
@@ -88,6 +90,8 @@ pub struct Catalog {
     state: State,
     /// The facts of a private catalog.
     facts: HashMap<Vec<u8>, Vec<u8>>,
+    /// The envelopes that a private catalog has imported.
+    envelopes: Option<Envelopes>,
     /// Whether a lookup met a row that is not what was written.
     damaged: AtomicBool,
     /// Why the file system refused the catalog's files, if it did.
@@ -104,8 +108,9 @@ impl Catalog {
     /// Opens the catalog in a directory of its own, which is made if need be.
     ///
     /// One that is damaged or of another version is begun anew, so it is empty then. If another
-    /// process holds it for two seconds the catalog is private, and empty. Reads all of the
-    /// database and the fan-out of every run: about a megabyte for each million chunks.
+    /// process holds it for two seconds the catalog is private, and empty. Reads what the
+    /// database has of packs, origins and sources, and the fan-out and tags of every run: about a megabyte
+    /// and a half for each million chunks.
     pub fn open(dir: &Path) -> Result<Self, Error> {
         Self::open_with(dir, PATIENCE)
     }
@@ -133,7 +138,7 @@ impl Catalog {
     }
 
     fn new(place: Place, state: State) -> Self {
-        Self { place, state, facts: HashMap::new(), damaged: AtomicBool::new(false), trouble: None }
+        Self { place, state, facts: HashMap::new(), envelopes: None, damaged: AtomicBool::new(false), trouble: None }
     }
 
     /// Why the file system would not have the catalog, if that is why it is private: a user can
@@ -177,6 +182,18 @@ impl Catalog {
     /// The origins, by number.
     pub fn origins(&self) -> &[OriginRow] {
         self.state.origins.items()
+    }
+
+    /// The sealed secret of an origin, if it is at hand; it is in its session's commit too. Costs an opening of
+    /// the database.
+    pub fn envelope(&self, origin: &OriginRow) -> Option<Vec<u8>> {
+        let envelope = match &self.place {
+            Place::Kept { store, .. } => {
+                store.moment(|db| Ok(store::read_envelope(db, &origin.envelope)?)).ok().flatten()
+            }
+            Place::Private { .. } => self.envelopes.as_ref().and_then(|envelopes| envelopes.get(&origin.envelope)),
+        };
+        envelope.filter(|envelope| *blake3::hash(envelope).as_bytes() == origin.envelope)
     }
 
     /// Every row of a chunk, in no order that means anything; the same row may come twice.
@@ -268,18 +285,23 @@ impl Catalog {
             let (origins, packs) = (state.origins.items().len(), state.packs.items().len());
             let numbers = state.number(batch)?;
             let change = Change {
+                envelopes: envelopes_of(batch),
                 origins: (origins, &state.origins.items()[origins..]),
                 packs: (packs, &state.packs.items()[packs..]),
                 ..Change::default()
             };
             if !change.origins.1.is_empty() || !change.packs.1.is_empty() {
-                state.commits = store::commit(db, &change)?;
+                state.version = store::commit(db, &change)?;
             }
             Ok((numbers, Some(store.create_run()?)))
         });
         match kept {
             Some(kept) => Ok(kept),
-            None => Ok((self.state.number(batch)?, None)),
+            None => {
+                let envelopes = self.envelopes.get_or_insert_with(|| Envelopes::new(self.place.dir()));
+                envelopes_of(batch).into_iter().for_each(|(hash, envelope)| envelopes.put(hash, envelope));
+                Ok((self.state.number(batch)?, None))
+            }
         }
     }
 
@@ -301,7 +323,7 @@ impl Catalog {
                 run_added: run.as_ref().and_then(WrittenRun::name_and_seal),
                 ..Change::default()
             };
-            state.commits = store::commit(db, &change)?;
+            state.version = store::commit(db, &change)?;
             state.runs.extend(run.take().map(WrittenRun::keep));
             Ok(())
         });
@@ -361,7 +383,7 @@ impl Catalog {
                 runs_removed: &sources,
                 ..Change::default()
             };
-            state.commits = store::commit(db, &change)?;
+            state.version = store::commit(db, &change)?;
             if let Some(merged) = merged.take() {
                 state.replace_runs(&sources, merged.keep());
             }
@@ -440,9 +462,21 @@ impl Catalog {
     }
 
     fn dir(&self) -> &Path {
-        let (Place::Kept { dir, .. } | Place::Private { dir }) = &self.place;
+        self.place.dir()
+    }
+}
+
+impl Place {
+    fn dir(&self) -> &Path {
+        let (Self::Kept { dir, .. } | Self::Private { dir }) = self;
         dir
     }
+}
+
+/// The envelopes of a batch by their BLAKE3.
+fn envelopes_of(batch: &[Import]) -> HashMap<[u8; 32], &[u8]> {
+    let origins = batch.iter().flat_map(|import| &import.origins);
+    origins.map(|origin| (origin.row().envelope, &*origin.envelope)).collect()
 }
 
 fn with_cause(error: &Error) -> String {

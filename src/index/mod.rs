@@ -9,6 +9,7 @@
 //! has claimed, in bounded memory, and [`Marks`] is one bit for each row of a catalog.
 
 mod catalog;
+mod envelopes;
 mod marks;
 mod rows;
 mod run;
@@ -25,7 +26,7 @@ use std::path::PathBuf;
 
 pub use catalog::{Catalog, Found, Import, ImportPack};
 pub use marks::Marks;
-pub use rows::{ChunkRow, NewRow, OriginRow, PackRow};
+pub use rows::{ChunkRow, NewOrigin, NewRow, OriginRow, PackRow};
 pub use session::SessionTable;
 pub use spilled::Spilled;
 pub(crate) use unnamed::UnnamedWriter;

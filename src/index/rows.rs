@@ -12,8 +12,8 @@ pub(super) const CHUNK_ROW_BYTES: usize = 64;
 /// Bytes of a stored [`PackRow`].
 const PACK_ROW_BYTES: usize = 104;
 
-/// Bytes of a stored [`OriginRow`] before its envelope.
-const ORIGIN_ROW_BYTES_MIN: usize = 64;
+/// Bytes of a stored [`OriginRow`].
+const ORIGIN_ROW_BYTES: usize = 96;
 
 /// Where one copy of a chunk is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -79,8 +79,8 @@ pub struct PackRow {
 }
 
 /// The session that made a pack, as some index segment describes it.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct OriginRow {
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct NewOrigin {
     /// The session.
     pub session: SessionId,
     /// The epoch whose key its secret is sealed to.
@@ -89,6 +89,31 @@ pub struct OriginRow {
     pub credential: CredentialId,
     /// Its sealed secret.
     pub envelope: Vec<u8>,
+}
+
+/// A [`NewOrigin`] as it is kept in memory.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct OriginRow {
+    /// The session.
+    pub session: SessionId,
+    /// The epoch whose key its secret is sealed to.
+    pub epoch: EpochId,
+    /// The credential that ran it.
+    pub credential: CredentialId,
+    /// The BLAKE3 of its sealed secret.
+    pub envelope: [u8; 32],
+}
+
+impl NewOrigin {
+    /// All of it but the envelope.
+    pub fn row(&self) -> OriginRow {
+        OriginRow {
+            session: self.session,
+            epoch: self.epoch,
+            credential: self.credential,
+            envelope: *blake3::hash(&self.envelope).as_bytes(),
+        }
+    }
 }
 
 impl NewRow {
@@ -196,22 +221,25 @@ impl PackRow {
 }
 
 impl OriginRow {
-    pub(super) fn encode(&self) -> Vec<u8> {
-        let mut row = Vec::with_capacity(ORIGIN_ROW_BYTES_MIN + self.envelope.len());
-        row.extend_from_slice(self.session.as_bytes());
-        row.extend_from_slice(self.epoch.as_bytes());
-        row.extend_from_slice(self.credential.as_bytes());
-        row.extend_from_slice(&self.envelope);
+    pub(super) fn encode(&self) -> [u8; ORIGIN_ROW_BYTES] {
+        let mut row = [0; ORIGIN_ROW_BYTES];
+        row[..16].copy_from_slice(self.session.as_bytes());
+        row[16..32].copy_from_slice(self.epoch.as_bytes());
+        row[32..64].copy_from_slice(self.credential.as_bytes());
+        row[64..].copy_from_slice(&self.envelope);
         row
     }
 
     pub(super) fn decode(row: &[u8]) -> Option<Self> {
+        if row.len() != ORIGIN_ROW_BYTES {
+            return None;
+        }
         let mut fields = Fields(row);
         Some(Self {
             session: SessionId::from_bytes(fields.array()?),
             epoch: EpochId::from_bytes(fields.array()?),
             credential: CredentialId::from_bytes(fields.array()?),
-            envelope: fields.0.to_vec(),
+            envelope: fields.array()?,
         })
     }
 }
@@ -283,9 +311,9 @@ mod tests {
             session: SessionId::from_bytes([1; 16]),
             epoch: EpochId::from_bytes([2; 16]),
             credential: CredentialId::from_bytes([3; 32]),
-            envelope: b"sealed".to_vec(),
+            envelope: [4; 32],
         };
-        assert_eq!(OriginRow::decode(&origin.encode()), Some(origin.clone()));
-        assert_eq!(OriginRow::decode(&origin.encode()[..63]), None);
+        assert_eq!(OriginRow::decode(&origin.encode()), Some(origin));
+        assert_eq!(OriginRow::decode(&origin.encode()[..95]), None);
     }
 }

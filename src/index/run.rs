@@ -42,7 +42,7 @@ const BUCKET_ROWS: u64 = 8;
 /// In a larger bucket, such as somebody may have contrived, a search of the rows is quicker than one of the tags.
 const TAGGED_BUCKET_ROWS_MAX: usize = 64;
 const FAN_OUT_BITS_MAX: u32 = 22;
-const READ_AHEAD_BYTES_MAX: usize = 64 << 20;
+const ROWS_READ_AHEAD_BYTES_MAX: usize = 4 << 20;
 const WRITE_BUFFER_BYTES: usize = 1 << 20;
 const TAG_BUFFER_BYTES: usize = 1 << 16;
 
@@ -100,9 +100,10 @@ impl<const ROW: usize> Run<ROW> {
             return Err(Fault::Damaged("the file is shorter than a header"));
         }
         let map = map(file)?;
-        read_ahead(&map)?;
+        read_ahead(&map, HEADER_BYTES)?;
         let (bits, rows, room) = read_header(&map, ROW).ok_or(Fault::Damaged("the header makes no sense"))?;
         let (tags_at, rows_at) = (tags_at(bits), rows_at(bits, room));
+        read_ahead(&map, rows_at.saturating_add(ROWS_READ_AHEAD_BYTES_MAX))?;
         let fits = usize::try_from(rows).ok().filter(|rows| {
             rows.checked_mul(ROW).and_then(|bytes| bytes.checked_add(rows_at)).is_some_and(|bytes| bytes == map.len())
         });
@@ -175,14 +176,15 @@ fn map(file: &File) -> std::io::Result<Mmap> {
     unsafe { Mmap::map(file) }
 }
 
-/// Has the kernel read a run, or the front of a large one.
+/// Has the kernel read the front of a run: what each lookup touches, and all of one that is not large.
 ///
 /// A page that cannot be read when a lookup comes to it kills the process (SIGBUS); read here it
 /// is an error. On a disk with bad sectors that is the difference between a cache begun anew and a
-/// backup that dies each time. What is in the page cache already costs a few milliseconds. The
-/// rest of a large run, and pages that had to go meanwhile, can still kill: `--no-cache` helps.
-fn read_ahead(map: &Mmap) -> std::io::Result<()> {
-    match map.advise_range(Advice::PopulateRead, 0, map.len().min(READ_AHEAD_BYTES_MAX)) {
+/// backup that dies each time. What is in the page cache already costs a millisecond for each 16
+/// MiB, which every command pays. So most rows of a large run are left, and they, like pages that had
+/// to go meanwhile, can still kill: `--no-cache` helps.
+fn read_ahead(map: &Mmap, bytes: usize) -> std::io::Result<()> {
+    match map.advise_range(Advice::PopulateRead, 0, map.len().min(bytes)) {
         // So it says that an access would have been answered by SIGBUS (madvise(2)).
         Err(error) if Errno::from_io_error(&error) == Some(Errno::FAULT) => Err(Errno::IO.into()),
         // Linux before 5.14 does not know it.

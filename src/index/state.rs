@@ -29,8 +29,17 @@ pub(super) struct State {
     pub(super) imported: HashSet<[u8; 32]>,
     /// Where the rows are.
     pub(super) runs: Vec<NamedRun>,
-    /// How many commits the database had when this was loaded from it.
+    /// What the database was when this was loaded from it or stored in it.
+    pub(super) version: Version,
+}
+
+/// Which state of the database.
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Version {
+    /// How many commits there were.
     pub(super) commits: u64,
+    /// The sum over the rows of origins, packs and sources.
+    pub(super) sum: u64,
 }
 
 /// A run and the number that names its file, if it has one.
@@ -58,7 +67,8 @@ impl State {
                 if self.imported.contains(&import.key) || !keys.insert(import.key) {
                     return None;
                 }
-                let origins: Vec<u32> = import.origins.iter().map(|origin| self.origins.number_of(origin)).collect();
+                let origins: Vec<u32> =
+                    import.origins.iter().map(|origin| self.origins.number_of(&origin.row())).collect();
                 let number = |pack: &super::ImportPack| {
                     self.packs.number_of(&PackRow {
                         id: pack.id,

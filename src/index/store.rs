@@ -14,6 +14,11 @@
 //!
 //! Numbers are only ever added to; what a process has read stays true. If the catalog was begun
 //! anew meanwhile, its *generation* is another one and [`Trouble::Replaced`] says so.
+//!
+//! Ordinary reads of the database check no page, and one that is damaged can mislead them. To check
+//! all pages each time would cost more than all else that opening does, so what is read is checked
+//! instead: two sums over all rows are kept beside them, envelopes have their hash in their
+//! origin, facts carry a check. None of that is against malice: see [`super::rows`].
 
 use std::collections::HashMap;
 use std::collections::HashSet;
@@ -47,11 +52,12 @@ use super::run::Run;
 use super::run::Seal;
 use super::state::NamedRun;
 use super::state::State;
+use super::state::Version;
 use super::unnamed::unique;
 use crate::storage::local::sync_directory;
 
 /// The version of all that is in the directory. Another one is begun anew.
-const FORMAT: u64 = 1;
+const FORMAT: u64 = 2;
 
 const DATABASE: &str = "catalog.redb";
 const CACHE_BYTES: usize = 4 << 20;
@@ -62,6 +68,7 @@ const ORIGINS: TableDefinition<'_, u32, &[u8]> = TableDefinition::new("origins")
 const PACKS: TableDefinition<'_, u32, &[u8]> = TableDefinition::new("packs");
 const IMPORTED: TableDefinition<'_, u32, &[u8; 32]> = TableDefinition::new("imported");
 const RUNS: TableDefinition<'_, u64, &Seal> = TableDefinition::new("runs");
+const ENVELOPES: TableDefinition<'_, &[u8; 32], &[u8]> = TableDefinition::new("envelopes");
 const FACTS: TableDefinition<'_, &[u8], &[u8]> = TableDefinition::new("facts");
 
 /// Why the catalog on disk cannot be used just now.
@@ -104,6 +111,8 @@ impl From<Error> for Trouble {
 #[derive(Default)]
 pub(super) struct Change<'a> {
     pub(super) origins: (usize, &'a [OriginRow]),
+    /// The new origins' among others, by their BLAKE3.
+    pub(super) envelopes: HashMap<[u8; 32], &'a [u8]>,
     pub(super) packs: (usize, &'a [PackRow]),
     pub(super) imported: (usize, &'a [[u8; 32]]),
     pub(super) run_added: Option<(u64, Seal)>,
@@ -140,9 +149,7 @@ impl Store {
         let _lock = lock(dir, patience)?;
         let open = |state: &mut State| {
             caught(|| {
-                let mut db = open_database(dir, patience, OpenMode::Create)?;
-                // Ordinary reads check no page, and one that is damaged can mislead them.
-                db.check_integrity().map_err(redb::Error::from)?;
+                let db = open_database(dir, patience, OpenMode::Create)?;
                 let store = Self { dir: dir.into(), generation: generation(&db)?, patience };
                 store.load(&db, state)?;
                 store.remove_leftovers(state)?;
@@ -185,7 +192,7 @@ impl Store {
         state.packs.extend(news.packs);
         state.imported.extend(news.imported);
         state.runs = runs;
-        state.commits = news.commits;
+        state.version = news.version;
         Ok(())
     }
 
@@ -271,43 +278,96 @@ impl Store {
     }
 }
 
-/// Makes a change; returns how many there are now.
-pub(super) fn commit(db: &Database, change: &Change<'_>) -> Result<u64, redb::Error> {
+/// Makes a change; returns what the database is then.
+pub(super) fn commit(db: &Database, change: &Change<'_>) -> Result<Version, redb::Error> {
     let number = |first: usize, i: usize| u32::try_from(first + i).map_err(|_| corrupted("a number is too large"));
     let txn = db.begin_write()?;
-    let commits = {
+    let version = {
+        let mut meta = txn.open_table(META)?;
+        let Version { mut commits, mut sum } = version(&meta)?;
+        let mut runs_sum = value(&meta, "runs sum")?;
         let mut origins = txn.open_table(ORIGINS)?;
+        let mut envelopes = txn.open_table(ENVELOPES)?;
         for (i, row) in change.origins.1.iter().enumerate() {
-            origins.insert(number(change.origins.0, i)?, &*row.encode())?;
+            let (number, bytes) = (number(change.origins.0, i)?, row.encode());
+            sum = sum.wrapping_add(weight(Kind::Origin, number.into(), &bytes));
+            origins.insert(number, &bytes[..])?;
+            if let Some(envelope) = change.envelopes.get(&row.envelope) {
+                envelopes.insert(&row.envelope, envelope)?;
+            }
         }
         let mut packs = txn.open_table(PACKS)?;
         for (i, row) in change.packs.1.iter().enumerate() {
-            packs.insert(number(change.packs.0, i)?, &row.encode()[..])?;
+            let (number, bytes) = (number(change.packs.0, i)?, row.encode());
+            sum = sum.wrapping_add(weight(Kind::Pack, number.into(), &bytes));
+            packs.insert(number, &bytes[..])?;
         }
         let mut imported = txn.open_table(IMPORTED)?;
         for (i, key) in change.imported.1.iter().enumerate() {
-            imported.insert(number(change.imported.0, i)?, key)?;
+            let number = number(change.imported.0, i)?;
+            sum = sum.wrapping_add(weight(Kind::Imported, number.into(), key));
+            imported.insert(number, key)?;
         }
         let mut runs = txn.open_table(RUNS)?;
         for name in change.runs_removed.iter().filter_map(|run| run.name) {
-            runs.remove(name)?;
+            if let Some(seal) = runs.remove(name)? {
+                runs_sum = runs_sum.wrapping_sub(weight(Kind::Run, name, seal.value()));
+            }
         }
         if let Some((name, seal)) = &change.run_added {
+            runs_sum = runs_sum.wrapping_add(weight(Kind::Run, *name, seal));
             runs.insert(name, seal)?;
         }
-        let mut meta = txn.open_table(META)?;
-        let commits = meta.get("commits")?.map_or(0, |commits| commits.value()) + 1;
+        commits += 1;
         meta.insert("commits", commits)?;
-        commits
+        meta.insert("sum", sum)?;
+        meta.insert("runs sum", runs_sum)?;
+        Version { commits, sum }
     };
     txn.commit()?;
-    Ok(commits)
+    Ok(version)
+}
+
+fn value(meta: &impl ReadableTable<&'static str, u64>, key: &str) -> Result<u64, redb::Error> {
+    Ok(meta.get(key)?.map_or(0, |value| value.value()))
+}
+
+fn version(meta: &impl ReadableTable<&'static str, u64>) -> Result<Version, redb::Error> {
+    Ok(Version { commits: value(meta, "commits")?, sum: value(meta, "sum")? })
+}
+
+/// What a row says something about.
+#[derive(Clone, Copy)]
+enum Kind {
+    Origin = 1,
+    Pack = 2,
+    Imported = 3,
+    Run = 4,
+    Fact = 5,
+}
+
+/// What a row adds to the sum over all of them.
+fn weight(kind: Kind, key: u64, row: &[u8]) -> u64 {
+    let mix = |sum: u64, word: u64| {
+        let sum = (sum ^ word).wrapping_mul(0xff51_afd7_ed55_8ccd);
+        sum ^ sum >> 32
+    };
+    let mut sum = mix(mix(0x9e37_79b9_7f4a_7c15, kind as u64), key);
+    let (words, rest) = row.as_chunks::<8>();
+    sum = words.iter().fold(sum, |sum, word| mix(sum, u64::from_le_bytes(*word)));
+    let mut last = [0; 8];
+    last[..rest.len()].copy_from_slice(rest);
+    mix(mix(sum, u64::from_le_bytes(last)), row.len() as u64)
 }
 
 /// What is remembered under each key.
 pub(super) fn read_facts(db: &Database, keys: &[&[u8]]) -> Result<Vec<Option<Vec<u8>>>, redb::Error> {
     let facts = db.begin_read()?.open_table(FACTS)?;
-    keys.iter().map(|key| Ok(facts.get(*key)?.map(|value| value.value().to_vec()))).collect()
+    let sound = |key: &[u8], stored: &[u8]| {
+        let (check, value) = stored.split_first_chunk()?;
+        (fact_check(key, value) == *check).then(|| value.to_vec())
+    };
+    keys.iter().map(|key| Ok(facts.get(*key)?.and_then(|stored| sound(key, stored.value())))).collect()
 }
 
 /// Remembers values under keys.
@@ -316,10 +376,21 @@ pub(super) fn write_facts(db: &Database, batch: &[(&[u8], &[u8])]) -> Result<(),
     {
         let mut facts = txn.open_table(FACTS)?;
         for (key, value) in batch {
-            facts.insert(*key, *value)?;
+            facts.insert(*key, &*[&fact_check(key, value), *value].concat())?;
         }
     }
     Ok(txn.commit()?)
+}
+
+/// What stands before a fact.
+fn fact_check(key: &[u8], value: &[u8]) -> [u8; 8] {
+    weight(Kind::Fact, weight(Kind::Fact, 0, key), value).to_le_bytes()
+}
+
+/// The envelope with this BLAKE3, or what has taken its place.
+pub(super) fn read_envelope(db: &Database, hash: &[u8; 32]) -> Result<Option<Vec<u8>>, redb::Error> {
+    let envelopes = db.begin_read()?.open_table(ENVELOPES)?;
+    Ok(envelopes.get(hash)?.map(|envelope| envelope.value().to_vec()))
 }
 
 /// What the database has that a state has not.
@@ -328,41 +399,58 @@ struct News {
     packs: Vec<PackRow>,
     imported: HashSet<[u8; 32]>,
     runs: HashMap<u64, Seal>,
-    commits: u64,
+    version: Version,
 }
 
 /// `None` when nothing was committed since `state` was loaded.
 fn read_news(db: &Database, state: &State) -> Result<Option<News>, redb::Error> {
     let txn = db.begin_read()?;
-    let commits = txn.open_table(META)?.get("commits")?.map_or(0, |commits| commits.value());
-    if commits == state.commits {
+    let meta = txn.open_table(META)?;
+    let version = version(&meta)?;
+    if version == state.version {
         return Ok(None);
     }
-    let origins = rows_from(&txn.open_table(ORIGINS)?, state.origins.items().len(), OriginRow::decode)?;
-    let packs = rows_from(&txn.open_table(PACKS)?, state.packs.items().len(), PackRow::decode)?;
+    let mut sum = state.version.sum;
+    let mut weigh = |kind, number: u32, row: &[u8]| sum = sum.wrapping_add(weight(kind, number.into(), row));
+    let origins = rows_from(&txn.open_table(ORIGINS)?, state.origins.items().len(), |number, row: &[u8]| {
+        weigh(Kind::Origin, number, row);
+        OriginRow::decode(row)
+    })?;
+    let packs = rows_from(&txn.open_table(PACKS)?, state.packs.items().len(), |number, row: &[u8]| {
+        weigh(Kind::Pack, number, row);
+        PackRow::decode(row)
+    })?;
     let origins_count = state.origins.items().len() + origins.len();
     if packs.iter().any(|pack| pack.origin as usize >= origins_count) {
         return Err(corrupted("a pack has no origin"));
     }
-    let keys = rows_from(&txn.open_table(IMPORTED)?, state.imported.len(), |key: &[u8; 32]| Some(*key))?;
+    let keys = rows_from(&txn.open_table(IMPORTED)?, state.imported.len(), |number, key: &[u8; 32]| {
+        weigh(Kind::Imported, number, key);
+        Some(*key)
+    })?;
     let keys_count = keys.len();
     let imported: HashSet<[u8; 32]> = keys.into_iter().filter(|key| !state.imported.contains(key)).collect();
     if imported.len() != keys_count {
         return Err(corrupted("a source is there twice"));
     }
     let mut runs = HashMap::new();
+    let mut runs_sum = 0_u64;
     for row in txn.open_table(RUNS)?.iter()? {
         let (name, seal) = row?;
+        runs_sum = runs_sum.wrapping_add(weight(Kind::Run, name.value(), seal.value()));
         runs.insert(name.value(), *seal.value());
     }
-    Ok(Some(News { origins, packs, imported, runs, commits }))
+    if sum != version.sum || runs_sum != value(&meta, "runs sum")? {
+        return Err(corrupted("the rows are not those that were written"));
+    }
+    Ok(Some(News { origins, packs, imported, runs, version }))
 }
 
 /// The rows from number `first` on.
 fn rows_from<V: redb::Value + 'static, T>(
     table: &impl ReadableTable<u32, V>,
     first: usize,
-    decode: impl Fn(V::SelfType<'_>) -> Option<T>,
+    mut decode: impl FnMut(u32, V::SelfType<'_>) -> Option<T>,
 ) -> Result<Vec<T>, redb::Error> {
     let start = u32::try_from(first).map_err(|_| corrupted("a number is too large"))?;
     let mut rows = Vec::new();
@@ -371,7 +459,7 @@ fn rows_from<V: redb::Value + 'static, T>(
         if number.value() as usize != first + rows.len() {
             return Err(corrupted("a number is missing"));
         }
-        rows.push(decode(value.value()).ok_or_else(|| corrupted("a row is malformed"))?);
+        rows.push(decode(number.value(), value.value()).ok_or_else(|| corrupted("a row is malformed"))?);
     }
     Ok(rows)
 }
@@ -416,6 +504,7 @@ fn begin_database(db: &Database) -> Result<(), redb::Error> {
         meta.insert("generation", unique())?;
     }
     txn.open_table(FACTS)?;
+    txn.open_table(ENVELOPES)?;
     txn.commit()?;
     commit(db, &Change::default())?;
     Ok(())

@@ -18,7 +18,7 @@ use rustix::fs::memfd_create;
 /// Empty files, each made when it is asked for: in `dir`, then, for when that is full, failing or
 /// knows no memory maps, in the system's temporary directory, then, for when that is too, in
 /// memory. So a cache that cannot be used costs room elsewhere, never a backup.
-pub(crate) fn unnamed_files(dir: &Path) -> impl Iterator<Item = std::io::Result<File>> + Send + use<> {
+pub(crate) fn unnamed_files(dir: &Path) -> impl Iterator<Item = std::io::Result<File>> + Send + Sync + use<> {
     let dir = dir.to_path_buf();
     (0..3).map(move |place| match place {
         0 => unnamed_file(&dir),
@@ -29,14 +29,14 @@ pub(crate) fn unnamed_files(dir: &Path) -> impl Iterator<Item = std::io::Result<
 
 /// Appends to a file without a name or, when that takes no more, to one in another place.
 pub(crate) struct UnnamedWriter {
-    files: Box<dyn Iterator<Item = std::io::Result<File>> + Send>,
+    files: Box<dyn Iterator<Item = std::io::Result<File>> + Send + Sync>,
     /// The file at hand and its length.
     file: Option<(Arc<File>, u64)>,
 }
 
 impl UnnamedWriter {
     /// Nothing yet, and files of which each is made when the one before takes no more.
-    pub(crate) fn new(files: impl Iterator<Item = std::io::Result<File>> + Send + 'static) -> Self {
+    pub(crate) fn new(files: impl Iterator<Item = std::io::Result<File>> + Send + Sync + 'static) -> Self {
         Self { files: Box::new(files), file: None }
     }
 

@@ -136,7 +136,12 @@ impl<'r> Reader<'r> {
             .origins()
             .get(origin as usize)
             .ok_or_else(|| Error::new(Kind::Failed, "the cache names a session it does not hold"))?;
-        let secret = self.repo.keys.open_session_secret(&row.session, &row.epoch, &row.credential, &row.envelope)?;
+        let envelope = match self.catalog.envelope(row) {
+            Some(envelope) => envelope,
+            // The cache has lost it.
+            None => self.repo.load_commit(&row.session)?.commit.envelope,
+        };
+        let secret = self.repo.keys.open_session_secret(&row.session, &row.epoch, &row.credential, &envelope)?;
         secrets.insert(origin, secret.clone());
         Ok(secret)
     }

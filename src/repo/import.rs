@@ -8,7 +8,7 @@ use crate::format::pack::Frame;
 use crate::format::record::RecordKind;
 use crate::format::segment::Segment;
 use crate::id::{ObjectId, SessionId};
-use crate::index::{Catalog, Import, ImportPack, NewRow, OriginRow};
+use crate::index::{Catalog, Import, ImportPack, NewOrigin, NewRow};
 use crate::storage::parallel::try_map;
 
 /// Chunk rows imported in one batch: bounds memory at about 16 MiB.
@@ -133,7 +133,7 @@ fn to_import(key: ObjectId, segment: &Segment) -> Import {
     let origins = segment
         .origins
         .iter()
-        .map(|origin| OriginRow {
+        .map(|origin| NewOrigin {
             session: origin.session,
             epoch: origin.epoch,
             credential: origin.credential,

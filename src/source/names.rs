@@ -46,7 +46,7 @@ impl NamesWriter {
     fn with_files(
         dir: &Path,
         bytes_max: usize,
-        files: impl Iterator<Item = io::Result<File>> + Send + 'static,
+        files: impl Iterator<Item = io::Result<File>> + Send + Sync + 'static,
     ) -> Self {
         let spill = UnnamedWriter::new(files);
         Self { names: Vec::new(), bytes: 0, bytes_max, runs: Vec::new(), spill, dir: dir.into() }

@@ -204,7 +204,7 @@ mod tests {
         assert!(!links.contains(&group(100)) && links.get(&group(100), &target).unwrap().is_none());
         assert_eq!(fs::read_dir(spill.path()).unwrap().count(), 0);
 
-        fs::rename(top.path().join("a/3"), top.path().join("a/3.old")).unwrap();
+        rustix::fs::rename(top.path().join("a/3"), top.path().join("a/3.old")).unwrap();
         std::os::unix::fs::symlink("3.old", top.path().join("a/3")).unwrap();
         assert!(links.get(&group(3), &target).is_err());
         assert!(links.get(&group(4), &target).is_ok());

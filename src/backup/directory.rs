@@ -18,7 +18,7 @@ const HELD_BYTES_MAX: usize = 256 << 10;
 /// What came and was not put into nodes, in order.
 enum Held {
     Rows(Vec<u8>),
-    Directory(Entry),
+    Directory(Box<Entry>),
 }
 
 /// A directory being walked.
@@ -69,7 +69,7 @@ impl OpenDirectory {
     ) -> Result<()> {
         match &mut self.held {
             Some(held) if untouched => {
-                held.push(Held::Directory(entry));
+                held.push(Held::Directory(Box::new(entry)));
                 Ok(())
             }
             _ => self.add(entry, ids, sink),
@@ -90,7 +90,7 @@ impl OpenDirectory {
     fn build(&mut self, held: Held, ids: &IdKeys, sink: &mut dyn NodeSink) -> Result<()> {
         let what = || "no snapshot was made: the change record is damaged";
         match held {
-            Held::Directory(entry) => self.push(entry, ids, sink),
+            Held::Directory(entry) => self.push(*entry, ids, sink),
             Held::Rows(rows) => rows_of(&rows).try_for_each(|row| match row.context(what)? {
                 Row::Item(seen) => self.push(seen.entry().context(what)?, ids, sink),
                 _ => Ok(()),

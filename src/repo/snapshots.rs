@@ -10,6 +10,7 @@ use crate::format::cbor;
 use crate::format::session::{CommitKind, Snapshot};
 use crate::id::SessionId;
 use crate::path::TreePath;
+use crate::storage::parallel::try_map;
 use crate::world::Time;
 
 /// The tag of a snapshot that holds only what a restore was about to replace or remove. `latest`
@@ -88,17 +89,21 @@ pub type Unreadable = Vec<(SessionId, Error)>;
 impl Reader<'_> {
     /// All finished snapshots that the filter takes, oldest first, and those that cannot be read.
     pub fn snapshots(&self, filter: &Filter) -> Result<(Vec<SnapshotInfo>, Unreadable)> {
-        let mut found = Vec::new();
-        let mut faults = Vec::new();
-        for header in self.commits().headers.values() {
-            if header.kind != CommitKind::Snapshot {
-                continue;
-            }
-            match self.repo().load_snapshot(&header.session) {
-                Ok(info) if filter.takes(&info.snapshot) => found.push(info),
-                Ok(_) => {}
-                Err(error) if error.kind() == Kind::Damaged => faults.push((header.session, error)),
-                Err(error) => return Err(error),
+        let headers = self.commits().headers.values().filter(|header| header.kind == CommitKind::Snapshot);
+        let sessions: Vec<SessionId> = headers.map(|header| header.session).collect();
+        // Opening a snapshot costs more than reading it where the storage is near.
+        let threads =
+            self.repo().storage.connections().max(std::thread::available_parallelism().map_or(1, usize::from));
+        let loaded = try_map(threads, &sessions, |session| match self.repo().load_snapshot(session) {
+            Ok(info) => Ok(filter.takes(&info.snapshot).then_some(Ok(info))),
+            Err(error) if error.kind() == Kind::Damaged => Ok(Some(Err((*session, error)))),
+            Err(error) => Err(error),
+        })?;
+        let (mut found, mut faults) = (Vec::new(), Vec::new());
+        for loaded in loaded.into_iter().flatten() {
+            match loaded {
+                Ok(info) => found.push(info),
+                Err(fault) => faults.push(fault),
             }
         }
         found.sort_by_key(|info| (info.snapshot.time, info.header.sequence, info.header.session));

@@ -43,7 +43,7 @@ clusters *ARGS:
 bench *ARGS:
     cargo bench {{ARGS}}
 
-# Side by side with whichever of restic, rustic and borg are installed.
+# Side by side with whichever of restic, rustic, borg and bupstash are installed (benches/compare/install).
 compare *ARGS:
     cargo build --release
     benches/compare/run {{ARGS}}
@@ -52,6 +52,15 @@ compare *ARGS:
 grow *ARGS:
     cargo build --release --bin esker --example stat-walk
     benches/grow/run {{ARGS}}
+
+# The tables of docs/tuning.md.
+tune *ARGS:
+    cargo build --release
+    benches/compare/tune {{ARGS}}
+
+# A backup beside the sum of its parts.
+floor *ARGS:
+    cargo bench --bench floor -- {{ARGS}}
 
 demo *ARGS:
     cargo run --release -- demo {{ARGS}}

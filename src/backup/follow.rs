@@ -11,10 +11,10 @@ use super::known::{Followers, Known, Old};
 use super::passage::Passage;
 use super::rows::{Left, owners, pieces_of};
 use super::units::{Batch, FileJob, Unit};
-use crate::error::Error;
+use crate::error::{Context, Error};
 use crate::format::cbor::Extra;
 use crate::format::tree::{Attributes, Content, Detail, Entry, Hole, Piece, Totals, Xattr};
-use crate::id::ChunkId;
+use crate::id::{ChunkId, LinkGroup};
 use crate::monitor::{Monitor, Severity};
 use crate::path::{Name, TreePath};
 use crate::source::dir::Dir;
@@ -135,7 +135,7 @@ pub(super) fn follow(
         steps,
         units,
         owners: Owners::new(),
-        links: LinkTable::new(),
+        links: LinkTable::new(&options.walk.spill, LinkTable::ENTRIES_MAX),
         held: Vec::new(),
         untouched: Untouched::default(),
         owners_encoded: HashMap::new(),
@@ -231,13 +231,13 @@ impl Driver<'_, '_> {
     fn attributes(&mut self, stat: &Stat, path: &TreePath, xattrs: Vec<Xattr>) -> Attributes {
         let link_group = match stat.kind {
             Kind::Directory => None,
-            _ => self.links.first_path(stat, path),
+            _ => self.link_group(stat, path),
         };
         Attributes {
             mode: stat.mode,
             mtime: stat.mtime,
             xattrs,
-            link_group: link_group.map(|first| self.passage.repo().keys.ids.link_group(first.as_bytes())),
+            link_group,
             ..self.owner_attributes(stat)
         }
     }
@@ -250,6 +250,16 @@ impl Driver<'_, '_> {
             group: self.owners.group(stat.gid).map(str::to_owned),
             ..Attributes::default()
         }
+    }
+
+    /// The group of a file with several names.
+    fn link_group(&mut self, stat: &Stat, path: &TreePath) -> Option<LinkGroup> {
+        let ids = &self.passage.repo().keys.ids;
+        let group = self.links.group(stat, || ids.link_group(path.as_bytes()));
+        group.context(|| "it is kept apart from its other names").unwrap_or_else(|error| {
+            self.problem(path, error.with_causes());
+            None
+        })
     }
 
     /// Reads extended attributes unless an earlier run saw the entry just as it is.

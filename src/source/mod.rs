@@ -9,7 +9,7 @@
 //! | [`exclude`], [`tag`] | patterns, and files in a directory, that leave entries out |
 //! | [`mod@file`] | the bytes and holes of one file |
 //! | [`meta`] | extended attributes, link targets, owners' names |
-//! | [`links`] | which path speaks for a group of hard links |
+//! | [`links`] | which group of hard links a file is of |
 //! | [`files_from`] | lists of paths, and patterns for paths, from files |
 //! | [`stream`] | bytes that come from another program or through stdin |
 //!

@@ -94,11 +94,8 @@ impl Group {
 /// be gone and its inode another file's by the time it is asked for, and two files must not
 /// become one. One that is written meanwhile becomes two groups, which loses nothing.
 fn hash((device, inode): (u64, u64), mtime: Time, size: u64) -> [u8; 32] {
-    let mut hasher = blake3::Hasher::new();
-    for number in [device, inode, mtime.secs.cast_unsigned(), mtime.nanos.into(), size] {
-        hasher.update(&number.to_le_bytes());
-    }
-    *hasher.finalize().as_bytes()
+    let numbers = [device, inode, mtime.secs.cast_unsigned(), mtime.nanos.into(), size].map(u64::to_le_bytes);
+    *blake3::hash(numbers.as_flattened()).as_bytes()
 }
 
 #[cfg(test)]

@@ -10,10 +10,11 @@ use zeroize::Zeroizing;
 use super::app::App;
 use super::fail::{Fail, Result, usage};
 use crate::error::{Context, Error, Kind};
+use crate::format::config::Config;
 use crate::monitor::Severity;
 use crate::repo::Repository;
 use crate::repo::commits::SNAPSHOTS;
-use crate::repo::open::CONFIG;
+use crate::repo::open::{CONFIG, load_config};
 use crate::repo::secret::Secret;
 use crate::storage::local::Local;
 use crate::storage::probe::{self, Creates};
@@ -245,7 +246,7 @@ pub(super) fn has_repository(app: &App) -> Result<bool> {
     match open(app) {
         Err(Fail::Error(error)) if error.kind() == Kind::NoRepository => Ok(false),
         Err(error) => Err(error),
-        Ok(storage) => match crate::repo::open::load_config(&*storage) {
+        Ok(storage) => match load_config(&*storage) {
             Err(error) if error.kind() == Kind::NoRepository => Ok(false),
             // A storage that does not answer, or not us, may hold one or not.
             Err(error) if error.kind() != Kind::Damaged && error.storage_kind().is_some() => Err(error.into()),
@@ -258,14 +259,19 @@ pub(super) fn has_repository(app: &App) -> Result<bool> {
 pub(super) fn repository(app: &App) -> Result<Repository> {
     let storage = open(app)?;
     // Before a password is asked for: that there is something it could open.
-    crate::repo::open::load_config(&*storage)?;
+    let config = load_config(&*storage)?;
     let secret = super::unlock::secret(app)?;
-    unlock(app, storage, &secret)
+    unlock_described(app, storage, config, &secret)
 }
 
 /// Unlocks the repository in a storage, and tells what this machine knows of it.
 pub(super) fn unlock(app: &App, storage: Arc<dyn Storage>, secret: &Secret) -> Result<Repository> {
-    let repository = Repository::open(storage, app.world.clone(), secret, app.local());
+    let config = load_config(&*storage)?;
+    unlock_described(app, storage, config, secret)
+}
+
+fn unlock_described(app: &App, storage: Arc<dyn Storage>, config: Config, secret: &Secret) -> Result<Repository> {
+    let repository = Repository::unlock(storage, config, app.world.clone(), secret, app.local());
     app.tell_notices();
     let repository = repository?;
     app.tell_behind(&repository);

@@ -87,13 +87,11 @@ impl AccessList {
     pub fn load(storage: &dyn Storage, config: &Config) -> Result<Self> {
         let mut statements = BTreeMap::new();
         let mut faults = Vec::new();
-        let mut names = BTreeSet::new();
-        for folder in ["access/".to_owned(), format!("{COPIES}access/")] {
-            let listed = storage.list(&folder).context(|| "cannot list the access statements")?;
-            names.extend(
-                listed.iter().filter_map(|object| object.name.rsplit('/').next()).map(|hash| format!("access/{hash}")),
-            );
-        }
+        let folders = ["access/".to_owned(), format!("{COPIES}access/")];
+        let listed = try_map(storage.connections(), &folders, |folder| storage.list(folder))
+            .context(|| "cannot list the access statements")?;
+        let hashes = listed.iter().flatten().filter_map(|object| object.name.rsplit('/').next());
+        let names: BTreeSet<String> = hashes.map(|hash| format!("access/{hash}")).collect();
         let names: Vec<_> = names.into_iter().collect();
         let loaded = try_map(storage.connections(), &names, |name| {
             let (loaded, fault) = match load_statement(storage, name, name) {

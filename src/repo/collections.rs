@@ -92,7 +92,9 @@ impl Repository {
         let mut condemned: BTreeMap<CollectionId, Vec<PackId>> = BTreeMap::new();
         let mut done: BTreeMap<CollectionId, Vec<ObjectId>> = BTreeMap::new();
         let mut sweeps = BTreeSet::new();
-        for object in self.list_settled(GC)? {
+        // Which of the two is listed first is all one: neither says anything about the other.
+        let listed = try_map(self.storage.connections(), &[GC, NOTES], |prefix| self.list_settled(prefix))?;
+        for object in &listed[0] {
             let Some((collection, part)) = parse_gc_name(&object.name) else { continue };
             let right = |named: CollectionId| named == collection;
             match part {
@@ -130,9 +132,8 @@ impl Repository {
                 all.condemned.extend(packs);
             }
         }
-        let notes = self.list_settled(NOTES)?;
         let read = |object: &storage::Listed| self.read_record::<Note>(RecordKind::Note, &object.name);
-        for note in try_map(self.storage.connections(), &notes, read)? {
+        for note in try_map(self.storage.connections(), &listed[1], read)? {
             match note {
                 Read::Gone => return Ok(None),
                 Read::Good(Note { claim: NoteClaim::Damaged { chunk, pack }, .. }, ..) => {

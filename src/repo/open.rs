@@ -170,6 +170,17 @@ impl Repository {
     /// Unlocks a repository.
     pub fn open(storage: Arc<dyn Storage>, world: World, secret: &Secret, local: Local) -> Result<Self> {
         let config = load_config(&*storage)?;
+        Self::unlock(storage, config, world, secret, local)
+    }
+
+    /// Unlocks the repository of which this is the description, read from the storage just now.
+    pub fn unlock(
+        storage: Arc<dyn Storage>,
+        config: Config,
+        world: World,
+        secret: &Secret,
+        local: Local,
+    ) -> Result<Self> {
         match secret {
             Secret::KeyFile(file) if file.repo != config.repo => {
                 return Err(Error::new(

@@ -11,6 +11,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use super::Repository;
 use super::commits::Commits;
 use super::frames::{self, Buffers};
+use super::read_ahead::ReadAhead;
 use super::reader::{FrameAt, Location, ReadRepo};
 use super::session::pack_name;
 use crate::chunk::compress::{Compression, Decompressor};
@@ -36,6 +37,7 @@ pub struct Reader<'r> {
     secrets: Mutex<HashMap<u32, SecretKey>>,
     pack_keys: Mutex<HashMap<u32, SecretKey>>,
     open_frames: Mutex<OpenFrames>,
+    ahead: ReadAhead,
     faults: Vec<(String, Error)>,
 }
 
@@ -85,6 +87,7 @@ impl<'r> Reader<'r> {
             secrets: Mutex::default(),
             pack_keys: Mutex::default(),
             open_frames: Mutex::default(),
+            ahead: ReadAhead::default(),
             faults,
         })
     }
@@ -208,7 +211,7 @@ impl<'r> Reader<'r> {
         if let Some(frame) = kept(&mut self.open_frames.lock().unwrap_or_else(PoisonError::into_inner)) {
             return Ok(frame);
         }
-        let frame = Arc::new(self.frame(at)?);
+        let frame = Arc::new(self.frame_ahead(at)?);
         let mut frames = self.open_frames.lock().unwrap_or_else(PoisonError::into_inner);
         frames.bytes += frame.len();
         frames.frames.push_back((*at, frame.clone()));
@@ -218,6 +221,20 @@ impl<'r> Reader<'r> {
             }
         }
         Ok(frame)
+    }
+
+    /// A frame, with what is likely to be asked for next where each request waits for a network.
+    fn frame_ahead(&self, at: &FrameAt) -> Result<Vec<u8>> {
+        if self.repo.storage.local_directory().is_some() || at.kind == FrameKind::Data as u8 {
+            return self.frame(at);
+        }
+        let mut sealed = self.ahead.frame(at, self.span_bytes_max(), |offset, bytes| {
+            let mut stretch = Vec::new();
+            self.read_pack(at.pack, offset.into(), bytes.into(), &mut stretch)?;
+            Ok(stretch)
+        })?;
+        let mut plain = Vec::new();
+        Ok(self.open_frame(at, &mut sealed, &mut plain)?.to_vec())
     }
 
     /// What people call a pack, by its number.

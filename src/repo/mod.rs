@@ -8,7 +8,8 @@
 //! sealed records. [`commits`] and [`collections`] say which sessions and packs count, [`session`]
 //! is one writer's passage from announcement to commit, [`pack_writer`] turns chunks into
 //! packs, [`tree`] cuts directories and lists into nodes, [`import`] brings the local catalog up to
-//! date, [`content`] and [`reader`] read everything back, [`frames`] many frames at once, [`walk`] goes through a tree,
+//! date, [`content`] and [`reader`] read everything back, [`frames`] many frames at once and
+//! [`read_ahead`] nodes before they are asked for, [`walk`] goes through a tree,
 //! [`snapshots`] lists and finds snapshots, [`notes`] vouches for packs.
 
 use std::path::PathBuf;
@@ -31,6 +32,7 @@ pub mod notes;
 pub mod open;
 pub mod pack_writer;
 pub mod pins;
+mod read_ahead;
 pub mod reader;
 pub mod records;
 pub mod recovery;

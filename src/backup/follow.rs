@@ -233,13 +233,7 @@ impl Driver<'_, '_> {
             Kind::Directory => None,
             _ => self.link_group(stat, path),
         };
-        Attributes {
-            mode: stat.mode,
-            mtime: stat.mtime,
-            xattrs,
-            link_group,
-            ..self.owner_attributes(stat)
-        }
+        Attributes { mode: stat.mode, mtime: stat.mtime, xattrs, link_group, ..self.owner_attributes(stat) }
     }
 
     fn owner_attributes(&mut self, stat: &Stat) -> Attributes {

@@ -27,11 +27,15 @@ pub struct Buffers {
 
 /// How many bytes one read of a pack best has.
 pub(super) fn span_bytes_max(storage: &dyn Storage) -> u32 {
-    if storage.local_directory().is_some() {
-        return NEAR_SPAN_BYTES_MAX;
+    match storage.local_directory() {
+        Some(_) => NEAR_SPAN_BYTES_MAX,
+        None => far_span_bytes_max(storage.connections()),
     }
-    let share = IN_FLIGHT_BYTES_MAX / storage.connections().max(1);
-    u32::try_from(share).unwrap_or(u32::MAX).clamp(NEAR_SPAN_BYTES_MAX, SPAN_BYTES_MAX)
+}
+
+fn far_span_bytes_max(connections: usize) -> u32 {
+    let share = IN_FLIGHT_BYTES_MAX / connections.max(1);
+    u32::try_from(share).unwrap_or(u32::MAX).min(SPAN_BYTES_MAX)
 }
 
 /// Cuts frames, which are in order, into spans of one pack each.
@@ -58,6 +62,15 @@ pub fn spans(frames: &[FrameAt], bytes_max: u32) -> impl Iterator<Item = Range<u
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn all_connections_together_have_in_flight_what_they_may() {
+        for connections in 0..=200 {
+            let bytes = far_span_bytes_max(connections) as usize;
+            assert!(bytes * connections <= IN_FLIGHT_BYTES_MAX, "{connections}");
+        }
+        assert_eq!((far_span_bytes_max(5), far_span_bytes_max(64)), (8 << 20, 1 << 20));
+    }
 
     fn frames(places: &[(u32, u32, u32)]) -> Vec<FrameAt> {
         let at =

@@ -66,6 +66,14 @@ impl Scene {
         Self::with(storage, later(), dir, source)
     }
 
+    /// The same with randomness that repeats.
+    pub(crate) fn new_seeded(storage: Arc<dyn Storage>, seed: u64) -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        let source = dir.path().join("source");
+        fs::create_dir(&source).unwrap();
+        Self::with(storage, World::seeded(seed), dir, source)
+    }
+
     /// A scene whose randomness repeats, over a given source.
     pub(crate) fn seeded(storage: Arc<dyn Storage>, seed: u64, source: &Path) -> Self {
         Self::with(storage, World::seeded(seed), tempfile::tempdir().unwrap(), source.to_owned())

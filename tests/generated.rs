@@ -180,6 +180,11 @@ fn a_directory_is_the_same_whether_it_is_taken_as_it_was_or_rebuilt() {
     fs::set_permissions(scene.source().join("few/51/deep/51"), fs::Permissions::from_mode(0o711)).unwrap();
     same("other modes", 7960);
     same("unchanged again", 7961);
+    // What takes a file's place and is not stored must not leave the file.
+    let place = scene.source().join("few/60/deep/60");
+    fs::remove_file(&place).unwrap();
+    let _socket = std::os::unix::net::UnixListener::bind(&place).unwrap();
+    same("a socket instead of a file", 7960);
 }
 
 proptest! {

@@ -143,8 +143,8 @@ impl Followers {
         self.runs[old.run].each_pieces(each)
     }
 
-    /// The walk leaves the directory; what it was in the parent, and whether the walk has met all
-    /// that was in it then and it may be taken as it was.
+    /// The walk leaves the directory; what it was in the parent, and whether all that was in it then,
+    /// and nothing else but directories, was taken as it was, so that it may be too.
     pub(super) fn leave(&mut self) -> Option<(Left, bool)> {
         let mut left = None;
         for follower in &mut self.runs {
@@ -164,7 +164,7 @@ impl Followers {
 struct Level {
     /// Whether the record is in it too.
     matched: bool,
-    /// Whether the walk has met all rows so far.
+    /// Whether all that was in it so far came and was taken as it was.
     whole: bool,
 }
 
@@ -309,6 +309,8 @@ impl Follower {
 
     /// The walk meets anything else; what the run saw of it, if it was no directory.
     fn item(&mut self, name: &Name) -> Option<Seen> {
+        // What is looked at closer may come out as something else, or not at all.
+        self.levels.iter_mut().last().into_iter().for_each(|level| level.whole = false);
         if self.seek(Some(name)) && matches!(self.peek(), Some(Row::Item(_))) {
             match self.take() {
                 Some(Row::Item(seen)) => return Some(seen),
@@ -333,7 +335,7 @@ impl Follower {
         }
     }
 
-    /// The walk leaves the directory; what it was, and whether the walk has met every row of it.
+    /// The walk leaves the directory; what it was, and whether every row of it was taken as it was.
     fn leave(&mut self) -> Option<(Left, bool)> {
         let level = self.levels.pop().filter(|level| level.matched);
         let left = level.and_then(|level| {
@@ -358,6 +360,7 @@ mod tests {
     use crate::format::cbor::Extra;
     use crate::format::tree::{Attributes, Detail, Totals};
     use crate::id::{ChunkId, PackId};
+    use crate::source::stat::Kind;
     use crate::world::World;
 
     /// A row of a directory, of anything else, and of a directory's end, as written.
@@ -484,31 +487,56 @@ mod tests {
 
     /// A directory is taken as it was only if it holds what it held, no more and no less.
     #[test]
-    fn a_directory_is_whole_if_the_walk_met_every_row_of_it() {
+    fn a_directory_is_whole_if_every_row_of_it_was_taken_as_it_was() {
         let dir = tempfile::tempdir().unwrap();
         let place = place(dir.path(), 1, 1);
         run(&place, 9, rows().len(), true);
-        for (skipped, upheld) in [("", true), ("x", true), ("b", true), ("c", true), ("y", true), ("", false)] {
+        let stat = Stat {
+            kind: Kind::Fifo,
+            mode: 0,
+            uid: 0,
+            gid: 0,
+            size: 0,
+            mtime: Time::default(),
+            ctime: CTIME,
+            ino: 7,
+            dev: 1,
+            nlink: 1,
+            rdev_major: 0,
+            rdev_minor: 0,
+            blocks: 0,
+        };
+        // What is met but looked at closer, such as something that cannot be read any more, counts too.
+        for (odd, met) in [("", false), ("x", false), ("b", false), ("y", false), ("x", true), ("b", true)] {
             let mut known = Followers::open(&place);
-            known.runs[0].upheld = upheld;
+            known.runs[0].upheld = true;
             let meet = |known: &mut Followers, item: &str| {
-                if item != skipped {
+                if item != odd {
+                    assert!(known.untouched(&name(item), &stat, &[]).is_some());
+                } else if met {
                     assert!(known.item(&name(item)).parent().is_some());
                 }
             };
             known.enter(None);
             known.enter(Some(&name("a")));
             meet(&mut known, "x");
-            assert_eq!(known.leave(), Some((left(1), upheld && skipped != "x")));
+            assert_eq!(known.leave(), Some((left(1), odd != "x")));
             meet(&mut known, "b");
-            if skipped != "c" {
-                known.enter(Some(&name("c")));
-                meet(&mut known, "y");
-                assert_eq!(known.leave(), Some((left(2), upheld && skipped != "y")));
-            }
+            known.enter(Some(&name("c")));
+            meet(&mut known, "y");
+            assert_eq!(known.leave(), Some((left(2), odd != "y")));
             // What is missing from a directory below is not missing from this one.
-            assert_eq!(known.leave(), Some((left(3), upheld && !matches!(skipped, "b" | "c"))));
+            assert_eq!(known.leave(), Some((left(3), odd != "b")));
         }
+        // A directory that is gone, and a record that is not upheld.
+        let mut known = Followers::open(&place);
+        known.runs[0].upheld = true;
+        known.enter(None);
+        assert_eq!(known.leave(), Some((left(3), false)));
+        let mut known = Followers::open(&place);
+        known.enter(None);
+        known.enter(Some(&name("a")));
+        assert!(known.untouched(&name("x"), &stat, &[]).is_none());
     }
 
     #[test]

@@ -59,9 +59,9 @@ impl<T> Uploads<T> {
         Ok(done)
     }
 
-    /// Waits for all that are under way.
+    /// Waits for all that are under way. After a failure the others are waited for when this is dropped.
     pub(super) fn finish(&mut self) -> Result<Vec<T>> {
-        std::mem::take(&mut self.running).into_iter().map(end).collect()
+        std::iter::from_fn(|| self.running.pop_front()).map(end).collect()
     }
 
     fn bytes(&self) -> u64 {

@@ -85,7 +85,8 @@ enum State {
 }
 
 impl Ahead {
-    /// With fewer than two threads nothing is listed ahead.
+    /// With fewer than two threads nothing is listed ahead. With more the walk's own thread is not
+    /// counted: over unchanged files it waits for listings most of the time.
     pub(super) fn new(lister: Lister, threads: usize) -> Self {
         let shared = Arc::new(Shared {
             lister,
@@ -94,7 +95,7 @@ impl Ahead {
             work: Condvar::new(),
             ready: Condvar::new(),
         });
-        let workers = (1..threads)
+        let workers = (0..if threads < 2 { 0 } else { threads })
             .map_while(|_| {
                 let shared = shared.clone();
                 // Without threads it takes longer, nothing else.

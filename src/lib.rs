@@ -12,7 +12,7 @@
 //! | [`monitor`] | progress and problems |
 //! | [`repo`] | a repository: access, sessions, packs, snapshots |
 //! | [`source`] | reading a file system |
-//! | [`backup`], [`restore`], [`check`], [`dump`], [`ls`], [`stats`] | one verb each |
+//! | [`backup`], [`restore`], [`check`], [`dump`], [`ls`], [`stats`], [`forget`], [`prune`] | one verb each |
 //! | [`cli`] | the command line |
 //! | [`fuzzing`] | doors for the targets of `fuzz/`, no part of the API |
 
@@ -23,6 +23,7 @@ pub mod cli;
 pub mod crypto;
 pub mod dump;
 pub mod error;
+pub mod forget;
 pub mod format;
 #[doc(hidden)]
 pub mod fuzzing;
@@ -31,6 +32,7 @@ pub mod index;
 pub mod ls;
 pub mod monitor;
 pub mod path;
+pub mod prune;
 pub mod repo;
 pub mod restore;
 pub mod source;

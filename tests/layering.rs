@@ -16,7 +16,7 @@ const LAYERS: &[&[&str]] = &[
     &["monitor"],
     &["repo"],
     &["source"],
-    &["backup", "restore", "check", "dump", "ls", "stats"],
+    &["backup", "restore", "check", "dump", "ls", "stats", "forget", "prune"],
     &["cli"],
     &["fuzzing"],
 ];

@@ -9,6 +9,7 @@ use std::path::PathBuf;
 
 use clap::{Parser, Subcommand, ValueEnum};
 
+use super::retention_args::{ForgetArgs, PruneArgs, UndeleteArgs};
 use super::storage_args::StorageArgs;
 use super::text::parse_bytes;
 use crate::check::ReadData;
@@ -105,6 +106,12 @@ pub(super) enum Verb {
     Check(CheckArgs),
     /// Count what the repository holds, or what snapshots do, and what that takes
     Stats(StatsArgs),
+    /// Say which snapshots are not wanted any more, by a policy or by name
+    Forget(ForgetArgs),
+    /// Bring back a forgotten snapshot, or list those that can be
+    Undelete(UndeleteArgs),
+    /// Delete what no snapshot needs, beside any number of running backups
+    Prune(PruneArgs),
     /// List, add, remove and recover the passwords and key files that open the repository
     Key(KeyArgs),
     /// Put back what is lost or damaged, from what is there

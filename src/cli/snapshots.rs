@@ -17,14 +17,14 @@ use crate::repo::snapshots::SnapshotInfo;
 
 /// What the snapshots of a group have in common.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
-struct Group {
+pub(super) struct Group {
     host: Option<String>,
     paths: Option<Vec<Vec<u8>>>,
     tags: Option<Vec<String>>,
 }
 
 impl Group {
-    fn of(info: &SnapshotInfo, by: &[GroupBy]) -> Self {
+    pub(super) fn of(info: &SnapshotInfo, by: &[GroupBy]) -> Self {
         let snapshot = &info.snapshot;
         Self {
             host: by.contains(&GroupBy::Host).then(|| snapshot.hostname.clone()),
@@ -33,7 +33,7 @@ impl Group {
         }
     }
 
-    fn heading(&self) -> String {
+    pub(super) fn heading(&self) -> String {
         let host = self.host.as_ref().map(|host| format!("host {}", text::plain(host)));
         let paths = self.paths.as_ref().map(|paths| {
             format!("paths {}", paths.iter().map(|path| display_bytes(path)).collect::<Vec<_>>().join(", "))
@@ -45,7 +45,7 @@ impl Group {
         [host, paths, tags].into_iter().flatten().collect::<Vec<_>>().join("; ")
     }
 
-    fn key(&self) -> Value {
+    pub(super) fn key(&self) -> Value {
         let paths = |paths: &Vec<Vec<u8>>| paths.iter().map(|path| display_bytes(path)).collect::<Vec<_>>();
         json!({ "hostname": self.host, "paths": self.paths.as_ref().map(paths), "tags": self.tags })
     }

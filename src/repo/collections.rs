@@ -1,7 +1,7 @@
 //! What garbage collections have said: packs condemned or dead, sessions void, chunks damaged.
 //!
-//! Collections are written by a later verb; every session already reads them (W2), because a
-//! chunk in a condemned pack must not be relied on by whoever announced after the condemnation.
+//! [`crate::prune`] writes them; every session reads them (W2), because a chunk in a condemned pack
+//! must not be relied on by whoever announced after the condemnation.
 
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 
@@ -34,14 +34,34 @@ pub struct Collections {
     pub dead: BTreeSet<PackId>,
     /// Sessions that do not count, for ever.
     pub void: BTreeSet<SessionId>,
-    /// Collections that have published a sweep.
-    pub swept: BTreeSet<CollectionId>,
     /// Chunks that were found damaged, and in which pack.
     pub damaged: BTreeSet<(ChunkId, PackId)>,
     /// Snapshots that owners have forgotten, with the hash of their commit.
-    pub forgotten: BTreeSet<(SessionId, ObjectId)>,
+    pub forgotten: BTreeMap<(SessionId, ObjectId), Forgotten>,
+    /// Snapshots an owner has said cannot be whole; what they still have stays live.
+    pub quarantined: BTreeSet<SessionId>,
+    /// What each unfinished collection has condemned.
+    pub unfinished: BTreeMap<CollectionId, BTreeSet<PackId>>,
+    /// The sweep of each collection that has published one, by hash.
+    pub sweeps: BTreeMap<CollectionId, ObjectId>,
+    /// Notes of forgetting that a finished collection has seen: they take effect in later ones.
+    pub notes_seen: BTreeSet<ObjectId>,
     /// Packs an owner has read and found whole, every id computed again.
     pub attested: HashSet<PackId>,
+}
+
+/// What owners have said of a snapshot they forgot.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Forgotten {
+    /// Each note, and the end of the time in which it can be undone.
+    pub notes: BTreeMap<ObjectId, i64>,
+}
+
+impl Forgotten {
+    /// The end of the time in which it can be undone: the first note's that ends.
+    pub fn until_secs(&self) -> i64 {
+        self.notes.values().copied().min().unwrap_or(i64::MAX)
+    }
 }
 
 impl Collections {
@@ -50,10 +70,15 @@ impl Collections {
         self.condemned.extend(later.condemned);
         self.dead.extend(later.dead);
         self.void.extend(later.void);
-        self.swept.extend(later.swept);
         self.damaged.extend(later.damaged);
-        self.forgotten.extend(later.forgotten);
+        for (snapshot, forgotten) in later.forgotten {
+            self.forgotten.entry(snapshot).or_default().notes.extend(forgotten.notes);
+        }
         self.attested.extend(later.attested);
+        self.quarantined.extend(later.quarantined);
+        self.unfinished = later.unfinished;
+        self.sweeps.extend(later.sweeps);
+        self.notes_seen.extend(later.notes_seen);
     }
 
     /// Whether chunks of this pack may be relied on.
@@ -64,7 +89,7 @@ impl Collections {
 
 impl Repository {
     /// Lists `prefix` until a second list adds and removes nothing.
-    fn list_settled(&self, prefix: &str) -> Result<Vec<Listed>> {
+    pub(crate) fn list_settled(&self, prefix: &str) -> Result<Vec<Listed>> {
         let what = || format!("cannot list `{prefix}`");
         let mut last = self.storage.list(prefix).context(what)?;
         for _ in 0..LISTS_MAX {
@@ -90,8 +115,7 @@ impl Repository {
     fn try_load_collections(&self) -> Result<Option<Collections>> {
         let mut all = Collections::default();
         let mut condemned: BTreeMap<CollectionId, Vec<PackId>> = BTreeMap::new();
-        let mut done: BTreeMap<CollectionId, Vec<ObjectId>> = BTreeMap::new();
-        let mut sweeps = BTreeSet::new();
+        let mut done: BTreeMap<CollectionId, Done> = BTreeMap::new();
         // Which of the two is listed first is all one: neither says anything about the other.
         let listed = try_map(self.storage.connections(), &[GC, NOTES], |prefix| self.list_settled(prefix))?;
         for object in &listed[0] {
@@ -110,15 +134,14 @@ impl Repository {
                     Read::Good(record, hash, _) if right(record.collection) => {
                         all.dead.extend(record.dead);
                         all.void.extend(record.void);
-                        all.swept.insert(collection);
-                        sweeps.insert(hash);
+                        all.sweeps.insert(collection, hash);
                     }
                     _ => {}
                 },
                 "done" => match self.read_record::<Done>(RecordKind::Done, &object.name)? {
                     Read::Gone => return Ok(None),
                     Read::Good(record, ..) if right(record.collection) => {
-                        done.insert(collection, record.sweeps);
+                        done.insert(collection, record);
                     }
                     _ => {}
                 },
@@ -126,10 +149,13 @@ impl Repository {
             }
         }
         // `done` names its sweeps: until all are read the collection is unfinished.
+        let hashes: BTreeSet<ObjectId> = all.sweeps.values().copied().collect();
+        done.retain(|_, record| record.sweeps.iter().all(|sweep| hashes.contains(sweep)));
+        all.notes_seen.extend(done.values().flat_map(|record| &record.seen_notes));
         for (collection, packs) in condemned {
-            let finished = done.get(&collection).is_some_and(|named| named.iter().all(|sweep| sweeps.contains(sweep)));
-            if !finished {
-                all.condemned.extend(packs);
+            if !done.contains_key(&collection) {
+                all.condemned.extend(&packs);
+                all.unfinished.insert(collection, packs.into_iter().collect());
             }
         }
         let read = |object: &storage::Listed| self.read_record::<Note>(RecordKind::Note, &object.name);
@@ -139,8 +165,15 @@ impl Repository {
                 Read::Good(Note { claim: NoteClaim::Damaged { chunk, pack }, .. }, ..) => {
                     all.damaged.insert((chunk, pack));
                 }
-                Read::Good(Note { claim: NoteClaim::Forgotten { session, commit, .. }, .. }, _, Role::Owner) => {
-                    all.forgotten.insert((session, commit));
+                Read::Good(
+                    Note { claim: NoteClaim::Forgotten { session, commit, until_secs }, .. },
+                    hash,
+                    Role::Owner,
+                ) => {
+                    all.forgotten.entry((session, commit)).or_default().notes.insert(hash, until_secs);
+                }
+                Read::Good(Note { claim: NoteClaim::Quarantined { session }, .. }, _, Role::Owner) => {
+                    all.quarantined.insert(session);
                 }
                 // A writer could vouch for what it has planted itself.
                 Read::Good(Note { claim: NoteClaim::Verified { packs }, .. }, _, Role::Owner) => {

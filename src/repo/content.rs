@@ -9,11 +9,13 @@ use std::collections::{HashMap, VecDeque};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use super::Repository;
+use super::collections::Collections;
 use super::commits::Commits;
 use super::frames::{self, Buffers};
 use super::read_ahead::ReadAhead;
 use super::reader::{FrameAt, Location, ReadRepo};
 use super::session::pack_name;
+use super::standing::Standings;
 use crate::chunk::compress::{Compression, Decompressor};
 use crate::crypto::OpenError;
 use crate::crypto::ident::ChunkKind;
@@ -32,6 +34,7 @@ pub struct Reader<'r> {
     repo: &'r Repository,
     catalog: Catalog,
     commits: Commits,
+    collections: Collections,
     /// By pack number: whether its session counts and no sweep lists it.
     alive: Vec<bool>,
     secrets: Mutex<HashMap<u32, SecretKey>>,
@@ -83,6 +86,7 @@ impl<'r> Reader<'r> {
             repo,
             catalog,
             commits,
+            collections,
             alive,
             secrets: Mutex::default(),
             pack_keys: Mutex::default(),
@@ -100,6 +104,16 @@ impl<'r> Reader<'r> {
     /// The commits that count.
     pub fn commits(&self) -> &Commits {
         &self.commits
+    }
+
+    /// What collections and notes say.
+    pub fn collections(&self) -> &Collections {
+        &self.collections
+    }
+
+    /// What each commit is good for.
+    pub fn standings(&self) -> Standings<'_> {
+        Standings::new(self.repo, &self.commits, &self.collections)
     }
 
     /// The local catalog.
@@ -316,7 +330,7 @@ fn open_frame<'b>(
     Ok(plain)
 }
 
-fn missing(id: &ChunkId) -> Error {
+pub(super) fn missing(id: &ChunkId) -> Error {
     Error::new(Kind::Damaged, format!("chunk `{}` is in no pack of the repository", id.short()))
 }
 

@@ -10,7 +10,8 @@
 //! packs, [`tree`] cuts directories and lists into nodes, [`import`] brings the local catalog up to
 //! date, [`content`] and [`reader`] read everything back, [`frames`] many frames at once and
 //! [`read_ahead`] nodes before they are asked for, [`walk`] goes through a tree,
-//! [`snapshots`] lists and finds snapshots, [`notes`] vouches for packs.
+//! [`marking`] tells which chunks trees refer to, [`snapshots`] lists and finds snapshots, [`standing`]
+//! says which commits are roots, [`notes`] says things about other objects.
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -27,6 +28,7 @@ pub mod frames;
 pub mod import;
 pub mod keys;
 pub mod kit;
+pub mod marking;
 pub mod members;
 pub mod notes;
 pub mod open;
@@ -40,6 +42,7 @@ pub mod repair;
 pub mod secret;
 pub mod session;
 pub mod snapshots;
+pub mod standing;
 #[cfg(test)]
 pub(crate) mod testing;
 #[cfg(test)]

@@ -23,14 +23,19 @@ impl Repository {
         if self.keys.role != Role::Owner {
             return Err(not_an_owner());
         }
-        if packs.is_empty() {
+        let packs: Vec<_> = packs.iter().copied().collect();
+        self.note(packs.chunks(PACKS_MAX).map(|part| NoteClaim::Verified { packs: part.to_vec() }))
+    }
+
+    /// Says things about other objects, one note each. Durable when it returns; saying nothing costs nothing.
+    pub fn note(&self, claims: impl IntoIterator<Item = NoteClaim>) -> Result<()> {
+        let mut claims = claims.into_iter().peekable();
+        if claims.peek().is_none() {
             return Ok(());
         }
         self.refuse_if_behind()?;
         let mut seen = self.newest_notes()?;
-        let packs: Vec<_> = packs.iter().copied().collect();
-        for part in packs.chunks(PACKS_MAX) {
-            let claim = NoteClaim::Verified { packs: part.to_vec() };
+        for claim in claims {
             let note = Note { time_secs: self.world.now().secs, seen, claim, extra: Extra::default() };
             seen = vec![self.put_hashed_record(RecordKind::Note, NOTES, &cbor::encode(&note))?];
         }

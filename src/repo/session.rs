@@ -129,7 +129,7 @@ impl<'r> Session<'r> {
         // A flagged session is usable only once every collection that flagged it has published
         // a sweep, and none of them says void (those are gone already).
         let resolved = |session: &SessionId| {
-            flags.get(session).is_none_or(|by| by.iter().all(|collection| collections.swept.contains(collection)))
+            flags.get(session).is_none_or(|by| by.iter().all(|collection| collections.sweeps.contains_key(collection)))
         };
         let mut faults = repo.import_segments(&mut catalog, commits.headers.values())?;
         faults.extend(repo.cache_fault(&catalog));

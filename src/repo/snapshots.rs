@@ -4,6 +4,7 @@ use super::Repository;
 use super::commits::CommitHeader;
 use super::content::Reader;
 use super::session::snapshot_aad;
+use super::standing::Standing;
 use crate::crypto::seal;
 use crate::error::{Context, Error, Kind, Result};
 use crate::format::cbor;
@@ -89,7 +90,22 @@ pub type Unreadable = Vec<(SessionId, Error)>;
 impl Reader<'_> {
     /// All finished snapshots that the filter takes, oldest first, and those that cannot be read.
     pub fn snapshots(&self, filter: &Filter) -> Result<(Vec<SnapshotInfo>, Unreadable)> {
+        self.snapshots_that(filter, |standing| standing == Standing::Live)
+    }
+
+    /// The snapshots that are forgotten and still there: those that can be brought back.
+    pub fn forgotten_snapshots(&self, filter: &Filter) -> Result<(Vec<SnapshotInfo>, Unreadable)> {
+        self.snapshots_that(filter, |standing| matches!(standing, Standing::Forgotten { in_effect: false, .. }))
+    }
+
+    fn snapshots_that(
+        &self,
+        filter: &Filter,
+        wanted: impl Fn(Standing) -> bool,
+    ) -> Result<(Vec<SnapshotInfo>, Unreadable)> {
+        let standings = self.standings();
         let headers = self.commits().headers.values().filter(|header| header.kind == CommitKind::Snapshot);
+        let headers = headers.filter(|header| wanted(standings.of(header)));
         let sessions: Vec<SessionId> = headers.map(|header| header.session).collect();
         // Opening a snapshot costs more than reading it where the storage is near.
         let threads =
@@ -144,14 +160,19 @@ impl Reader<'_> {
         if wanted.is_empty() || !wanted.bytes().all(|b| b.is_ascii_digit() || (b'a'..=b'f').contains(&b)) {
             return Err(wrong("an id is hexadecimal digits".into()));
         }
-        let mut matching = self
-            .commits()
-            .headers
-            .values()
-            .filter(|header| header.kind == CommitKind::Snapshot && header.session.to_string().starts_with(wanted));
-        match (matching.next(), matching.next()) {
-            (Some(header), None) => self.repo().load_snapshot(&header.session),
-            (Some(_), Some(_)) => Err(wrong("more than one begins so".into())),
+        let standings = self.standings();
+        let named = |header: &&CommitHeader| {
+            header.kind == CommitKind::Snapshot && header.session.to_string().starts_with(wanted)
+        };
+        let (live, gone): (Vec<_>, Vec<_>) =
+            self.commits().headers.values().filter(named).partition(|header| standings.of(header) == Standing::Live);
+        match (&live[..], &gone[..]) {
+            ([header], _) => self.repo().load_snapshot(&header.session),
+            ([_, _, ..], _) => Err(wrong("more than one begins so".into())),
+            ([], [header]) if matches!(standings.of(header), Standing::Forgotten { in_effect: false, .. }) => {
+                let hint = format!("to bring it back, run `esker undelete {}`", header.session.short());
+                Err(none("it is forgotten".into()).hint(hint))
+            }
             _ => Err(none("none begins so".into())),
         }
     }

@@ -187,7 +187,7 @@ impl Repository {
             for (session, hash) in missing {
                 let covered = reached.contains(&hash)
                     || collections.void.contains(&session)
-                    || collections.forgotten.contains(&(session, hash));
+                    || collections.forgotten.contains_key(&(session, hash));
                 match covered {
                     true => drop(self.watch.settled.insert(Behind::Commit(session, hash))),
                     false => self.watch.behind.push(Behind::Commit(session, hash)),

@@ -1,0 +1,151 @@
+//! Waiting for writers, and asking those that are silent (G4, G5).
+//!
+//! A session that was announced before the packs were condemned may not know it. Each such session is
+//! waited for until it commits. One that shows no sign of life is *flagged*, and only *then* is its commit
+//! looked for: it is there, and counts; or it is not, and the session is void. A writer looks for flags
+//! after its commit, so it cannot report a snapshot as made that was called void here.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::thread::sleep;
+use std::time::{Duration, Instant};
+
+use super::Options;
+use crate::error::{Context, Error, Kind, Result};
+use crate::format::cbor::{self, Extra};
+use crate::format::record::RecordKind;
+use crate::format::session::{Announcement, Flag};
+use crate::id::{CollectionId, SessionId};
+use crate::monitor::{Monitor, Severity};
+use crate::repo::Repository;
+use crate::repo::collections::FLAGS;
+use crate::repo::commits::SNAPSHOTS;
+use crate::repo::session::{ALIVE, SESSIONS};
+use crate::storage::ErrorKind;
+
+/// How often writers are looked for.
+const LOOK_EVERY: Duration = Duration::from_secs(2);
+
+/// A session older than so many times the patience is asked though it shows signs of life.
+const AGE_FACTOR: u32 = 8;
+
+/// What became of the sessions that were open.
+#[derive(Debug, Default)]
+pub(super) struct Answers {
+    /// Those that had not committed when they were asked.
+    pub(super) void: BTreeSet<SessionId>,
+}
+
+/// An open session that is waited for.
+struct Waiting {
+    announced_secs: i64,
+    /// The last sign of life, and when that was first seen here.
+    sign: Option<(Vec<u8>, Instant)>,
+}
+
+/// Waits until every session that is open now has committed or been called void. `lost` are asked at once.
+pub(super) fn all(
+    repo: &Repository,
+    collection: &CollectionId,
+    lost: &BTreeSet<SessionId>,
+    options: &Options,
+    monitor: &Monitor,
+) -> Result<Answers> {
+    let mut answers = Answers::default();
+    let mut waiting: BTreeMap<SessionId, Waiting> = BTreeMap::new();
+    let closed = repo.load_collections()?.void;
+    for object in repo.list_settled(SESSIONS)? {
+        let Some(session) = object.name.strip_prefix(SESSIONS).and_then(|id| id.parse().ok()) else { continue };
+        if !closed.contains(&session) {
+            waiting.insert(session, Waiting { announced_secs: announced(repo, &object.name)?, sign: None });
+        }
+    }
+    for session in lost {
+        ask(repo, collection, session, &mut answers)?;
+        waiting.remove(session);
+    }
+    let mut told = false;
+    loop {
+        let committed: BTreeSet<SessionId> = repo
+            .storage
+            .list(SNAPSHOTS)
+            .context(|| "cannot list the snapshots")?
+            .iter()
+            .filter_map(|object| crate::repo::commits::session_of(&object.name))
+            .collect();
+        waiting.retain(|session, _| !committed.contains(session));
+        let mut asked = Vec::new();
+        for (session, one) in &mut waiting {
+            if one.is_silent(repo, session, options.patience)? {
+                ask(repo, collection, session, &mut answers)?;
+                asked.push(*session);
+            }
+        }
+        asked.iter().for_each(|session| drop(waiting.remove(session)));
+        if waiting.is_empty() {
+            return Ok(answers);
+        }
+        if !told {
+            let message = format!("waiting for {} under way; to ask them sooner, see --patience", waiting.len());
+            monitor.problem(Severity::Note, "sessions", message);
+            told = true;
+        }
+        if monitor.stopping() {
+            return Err(Error::new(Kind::Interrupted, "the collection was interrupted while it waited for backups")
+                .hint("nothing was deleted; the next `esker prune` begins anew"));
+        }
+        sleep(LOOK_EVERY);
+    }
+}
+
+impl Waiting {
+    /// Whether there has been no sign of life for too long. Clocks only decide when to ask.
+    fn is_silent(&mut self, repo: &Repository, session: &SessionId, patience: Duration) -> Result<bool> {
+        let age = u64::try_from(repo.world.now().secs.saturating_sub(self.announced_secs)).unwrap_or(0);
+        if age >= (patience * AGE_FACTOR).as_secs() {
+            return Ok(true);
+        }
+        let name = format!("{ALIVE}{session}");
+        let sign = match repo.storage.get(&name) {
+            Ok(bytes) => bytes,
+            Err(error) if error.kind() == ErrorKind::NotFound => Vec::new(),
+            Err(error) => return Err(error).context(|| format!("cannot read `{name}`")),
+        };
+        match &self.sign {
+            // No sign was ever left: only the announcement says how long.
+            _ if sign.is_empty() => Ok(age >= patience.as_secs()),
+            Some((known, since)) if *known == sign => Ok(since.elapsed() >= patience),
+            _ => {
+                self.sign = Some((sign, Instant::now()));
+                Ok(patience.is_zero())
+            }
+        }
+    }
+}
+
+/// When a session says it began. One that cannot be read is as old as can be.
+fn announced(repo: &Repository, name: &str) -> Result<i64> {
+    let stored = match repo.storage.get(name) {
+        Ok(stored) => stored,
+        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(i64::MIN),
+        Err(error) => return Err(error).context(|| format!("cannot read `{name}`")),
+    };
+    let opened = repo.open_record(RecordKind::Session, name, &stored);
+    let announcement = opened.ok().and_then(|opened| cbor::decode::<Announcement>(&opened.body).ok());
+    Ok(announcement.map_or(i64::MIN, |announcement| announcement.time_secs))
+}
+
+/// Flags a session and then looks for its commit.
+fn ask(repo: &Repository, collection: &CollectionId, session: &SessionId, answers: &mut Answers) -> Result<()> {
+    let flag =
+        Flag { session: *session, collection: *collection, time_secs: repo.world.now().secs, extra: Extra::default() };
+    let name = format!("{FLAGS}{session}/{collection}");
+    repo.put_named_record(RecordKind::Flag, &name, &cbor::encode(&flag))?;
+    repo.storage.barrier().context(|| "cannot ask a session")?;
+    let commit = format!("{SNAPSHOTS}{session}");
+    match repo.storage.stat(&commit) {
+        Ok(_) => {}
+        Err(error) if error.kind() == ErrorKind::NotFound => drop(answers.void.insert(*session)),
+        Err(error) => return Err(error).context(|| format!("cannot look for `{commit}`")),
+    }
+    Ok(())
+}

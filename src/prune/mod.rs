@@ -1,0 +1,269 @@
+//! Collecting garbage, beside any number of backups and other collections (SPEC §10.5, G1 to G8).
+//!
+//! [`survey`] looks at the repository and marks what is live, [`plan`] chooses what to delete and what to
+//! rewrite, [`repack`] rewrites it in an ordinary session, [`ask`] waits for the writers that may not have
+//! seen what is condemned, and this file puts the steps in their order. A collection has a random
+//! id and is never gone on with: one that stops costs the next its work, nothing else.
+
+mod ask;
+pub mod plan;
+mod repack;
+mod survey;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+use crate::error::{Context, Error, Kind, Result};
+use crate::format::access::Role;
+use crate::format::cbor::{self, Extra};
+use crate::format::gc::{Condemned, Done, Swept};
+use crate::format::record::RecordKind;
+use crate::id::{CollectionId, ObjectId, PackId, SessionId};
+use crate::monitor::{Monitor, Severity};
+use crate::repo::Repository;
+use crate::repo::collections::{Collections, FLAGS, GC};
+use crate::repo::keys::not_an_owner;
+use crate::repo::pack_writer::PackSettings;
+use crate::repo::session::{ALIVE, Outcome, PACKS, SESSIONS, pack_name};
+use crate::storage::ErrorKind;
+use crate::storage::parallel::try_map;
+use ask::Answers;
+use plan::{Limits, Plan};
+use survey::Survey;
+
+/// How long a writer may be silent before a collection asks it, unless told otherwise.
+pub const PATIENCE: Duration = Duration::from_secs(6 * 3600);
+
+/// What to collect, and how.
+#[derive(Debug, Clone)]
+pub struct Options {
+    /// What is worth rewriting, and how much may be deleted.
+    pub limits: Limits,
+    /// How packs are made of what is rewritten.
+    pub packs: PackSettings,
+    /// How long a writer may be silent before it is asked whether it has committed. Asking early costs
+    /// that writer looking at everything again, nothing else.
+    pub patience: Duration,
+    /// Sessions that have lost their announcement and their commit are called void.
+    pub close_lost: bool,
+    /// How many threads work.
+    pub threads: usize,
+}
+
+/// What a collection did.
+#[derive(Debug, Clone, Default)]
+pub struct Report {
+    /// What it set out to do.
+    pub plan: Plan,
+    /// Packs that were deleted.
+    pub packs_deleted: u64,
+    /// Their bytes.
+    pub bytes_deleted: u64,
+    /// Packs that were rewritten.
+    pub packs_repacked: u64,
+    /// Bytes of the packs that took their place.
+    pub bytes_written: u64,
+    /// Packs that were condemned and not deleted, since somebody uses them again.
+    pub packs_spared: u64,
+    /// Sessions that never committed and were given up.
+    pub sessions_closed: u64,
+}
+
+/// Looks at the repository and says what a collection would do.
+pub fn plan(repo: &Repository, options: &Options, monitor: &Monitor) -> Result<Plan> {
+    if repo.keys.role != Role::Owner {
+        return Err(not_an_owner());
+    }
+    let survey = Survey::look(repo, options.close_lost, monitor)?;
+    let live = survey.mark(monitor)?;
+    survey.plan(&live, &options.limits)
+}
+
+/// Collects garbage. What it deletes is in [`Report::plan`] before; `agree` is shown that and may refuse.
+pub fn run(
+    repo: &Repository,
+    options: &Options,
+    monitor: &Monitor,
+    agree: impl FnOnce(&Plan) -> Result<()>,
+) -> Result<Report> {
+    if repo.keys.role != Role::Owner {
+        return Err(not_an_owner());
+    }
+    repo.refuse_if_behind()?;
+    // G1 to G3.
+    let mut survey = Survey::look(repo, options.close_lost, monitor)?;
+    let mut live = survey.mark(monitor)?;
+    let plan = survey.plan(&live, &options.limits)?;
+    plan.refuse_too_much(&options.limits)?;
+    agree(&plan)?;
+    let notes = survey.notes_to_see();
+    let mut report = Report { plan, ..Report::default() };
+    let mut garbage = report.plan.garbage.clone();
+    if !report.plan.repack.is_empty() {
+        report.bytes_written = repack::run(&survey, &live, &report.plan, options, monitor)?;
+        report.packs_repacked = report.plan.repack.len() as u64;
+        // What was rewritten has a place in the new packs; looked at afresh, since others went on meanwhile.
+        let avoid = report.plan.repack.clone();
+        survey = Survey::look(repo, options.close_lost, monitor)?;
+        live = survey.mark(monitor)?;
+        garbage = survey.garbage(&live, &avoid)?;
+    }
+    let collection = Collection { repo, id: CollectionId::from_bytes(repo.world.random()) };
+    let lost = survey.lost_sessions();
+    let mut swept = None;
+    if !garbage.is_empty() || !lost.is_empty() {
+        collection.condemn(&garbage)?;
+        // G4, G5.
+        let answers = ask::all(repo, &collection.id, &lost, options, monitor)?;
+        // G6.
+        let spared = survey.look_again(&live, &collection.id, &garbage, monitor)?;
+        report.packs_spared = spared.len() as u64;
+        garbage.retain(|pack| !spared.contains(pack));
+        report.sessions_closed = answers.void.len() as u64;
+        swept = Some(collection.sweep(&garbage, &answers)?);
+    }
+    // G8. (G7 folds nothing yet.)
+    let collections = repo.load_collections()?;
+    (report.packs_deleted, report.bytes_deleted) = collection.delete(&collections)?;
+    collection.clear_sessions(&collections)?;
+    if swept.is_some() || !notes.is_empty() {
+        collection.finish(swept.into_iter().collect(), notes)?;
+    }
+    collection.finish_abandoned(&collections)?;
+    Ok(report)
+}
+
+/// One collection's records.
+struct Collection<'r> {
+    repo: &'r Repository,
+    id: CollectionId,
+}
+
+impl Collection<'_> {
+    fn name(&self, part: &str) -> String {
+        format!("{GC}{}/{part}", self.id)
+    }
+
+    /// Tells everybody who announces from now on not to rely on these packs.
+    fn condemn(&self, packs: &BTreeSet<PackId>) -> Result<()> {
+        let record = Condemned {
+            collection: self.id,
+            time_secs: self.repo.world.now().secs,
+            packs: packs.iter().copied().collect(),
+            extra: Extra::default(),
+        };
+        self.repo.put_named_record(RecordKind::Condemned, &self.name("condemned"), &cbor::encode(&record))?;
+        self.repo.storage.barrier().context(|| "cannot condemn packs")
+    }
+
+    /// Says for ever what is dead and void; gives the sweep's hash.
+    fn sweep(&self, dead: &BTreeSet<PackId>, answers: &Answers) -> Result<ObjectId> {
+        let record = Swept {
+            collection: self.id,
+            time_secs: self.repo.world.now().secs,
+            dead: dead.iter().copied().collect(),
+            void: answers.void.iter().copied().collect(),
+            extra: Extra::default(),
+        };
+        let hash = self.repo.put_named_record(RecordKind::Swept, &self.name("swept"), &cbor::encode(&record))?;
+        self.repo.storage.barrier().context(|| "cannot publish a sweep")?;
+        Ok(hash)
+    }
+
+    /// Deletes every dead pack that is still there, those of collections that stopped before it too.
+    fn delete(&self, collections: &Collections) -> Result<(u64, u64)> {
+        let storage = &self.repo.storage;
+        let listed = storage.list(PACKS).context(|| "cannot list the packs")?;
+        let dead = |name: &str| {
+            name.rsplit('/').next().and_then(|id| id.parse().ok()).is_some_and(|id| collections.dead.contains(&id))
+        };
+        let dead: Vec<_> = listed.into_iter().filter(|object| dead(&object.name)).collect();
+        try_map(storage.connections(), &dead, |object| self.remove(&object.name))?;
+        Ok((dead.len() as u64, dead.iter().map(|object| object.bytes).sum()))
+    }
+
+    /// Deletes an object, which somebody else may have done.
+    fn remove(&self, name: &str) -> Result<()> {
+        match self.repo.storage.delete(name) {
+            Err(error) if error.kind() == ErrorKind::NotFound => Ok(()),
+            done => done.context(|| format!("cannot delete `{name}`")),
+        }
+    }
+
+    /// Deletes flags that were answered, and what sessions that are over have left.
+    fn clear_sessions(&self, collections: &Collections) -> Result<()> {
+        let storage = &self.repo.storage;
+        let flags = self.repo.load_flags(FLAGS)?;
+        // Only after its sweep is there may a flag go: whoever misses it sees the sweep.
+        let answered = flags.iter().flat_map(|(session, by)| {
+            let by = by.iter().filter(|collection| collections.sweeps.contains_key(collection));
+            by.map(move |collection| format!("{FLAGS}{session}/{collection}"))
+        });
+        let mut names: Vec<String> = answered.collect();
+        let commits = self.repo.load_commits(&mut self.repo.open_catalog())?;
+        for folder in [ALIVE, SESSIONS] {
+            for object in storage.list(folder).context(|| format!("cannot list `{folder}`"))? {
+                let session = object.name.strip_prefix(folder).and_then(|id| id.parse::<SessionId>().ok());
+                if session.is_some_and(|id| commits.headers.contains_key(&id) || collections.void.contains(&id)) {
+                    names.push(object.name);
+                }
+            }
+        }
+        try_map(storage.connections(), &names, |name| self.remove(name)).map(drop)
+    }
+
+    /// Ends the collection: all it called dead is deleted.
+    fn finish(&self, sweeps: Vec<ObjectId>, seen_notes: BTreeSet<ObjectId>) -> Result<()> {
+        self.done(&self.id, sweeps, seen_notes.into_iter().collect())
+    }
+
+    /// Ends collections that stopped on their way and of whose packs none is left.
+    fn finish_abandoned(&self, collections: &Collections) -> Result<()> {
+        let abandoned: BTreeMap<_, _> =
+            collections.unfinished.iter().filter(|(collection, _)| **collection != self.id).collect();
+        if abandoned.is_empty() {
+            return Ok(());
+        }
+        let listed = self.repo.storage.list(PACKS).context(|| "cannot list the packs")?;
+        let there: BTreeSet<_> = listed.into_iter().map(|object| object.name).collect();
+        for (collection, packs) in abandoned {
+            if !packs.iter().any(|pack| there.contains(&pack_name(pack))) {
+                let sweeps = collections.sweeps.get(collection).copied().into_iter().collect();
+                self.done(collection, sweeps, Vec::new())?;
+            }
+        }
+        Ok(())
+    }
+
+    fn done(&self, collection: &CollectionId, sweeps: Vec<ObjectId>, seen_notes: Vec<ObjectId>) -> Result<()> {
+        let record = Done {
+            collection: *collection,
+            time_secs: self.repo.world.now().secs,
+            sweeps,
+            seen_notes,
+            extra: Extra::default(),
+        };
+        let name = format!("{GC}{collection}/done");
+        match self.repo.put_named_record(RecordKind::Done, &name, &cbor::encode(&record)) {
+            // Another collection has said the same.
+            Err(error) if error.storage_kind() == Some(ErrorKind::Exists) => Ok(()),
+            put => {
+                put?;
+                self.repo.storage.barrier().context(|| "cannot end a collection")
+            }
+        }
+    }
+}
+
+/// What a session that was flagged or found void costs: a collector's own session is no exception.
+fn refused(outcome: Outcome) -> Result<()> {
+    match outcome {
+        Outcome::Made => Ok(()),
+        Outcome::Flagged => Err(Error::new(Kind::Failed, "another collection is under way and has asked this one")
+            .hint("run the same command again when the other is done")),
+    }
+}
+
+fn warn(monitor: &Monitor, object: &str, message: impl Into<String>) {
+    monitor.problem(Severity::Warning, object, message);
+}

@@ -1,0 +1,455 @@
+//! What is there, what of it is live, and where the live is kept (G1 to G3, G6).
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+
+use super::plan::{Limits, PackUse, Plan};
+use crate::error::{Context, Error, Kind, Result};
+use crate::format::pack::{TRAILER_BYTES, Trailer};
+use crate::format::session::CommitKind;
+use crate::id::{CollectionId, ObjectId, PackId, SessionId};
+use crate::index::{Found, Marks};
+use crate::monitor::Monitor;
+use crate::path::TreePath;
+use crate::repo::Repository;
+use crate::repo::collections::FLAGS;
+use crate::repo::content::Reader;
+use crate::repo::marking::{Marking, is_marked};
+use crate::repo::session::{PACKS, SESSIONS, pack_name};
+use crate::repo::standing::Standing;
+use crate::storage::ErrorKind;
+use crate::storage::parallel::try_map;
+
+/// A look at the repository.
+pub(super) struct Survey<'r> {
+    pub(super) reader: Reader<'r>,
+    /// The packs that were there before anything else was looked at.
+    candidates: BTreeMap<PackId, u64>,
+    /// The packs that were there after.
+    stored: HashMap<PackId, u64>,
+    /// Of packs no segment that counts names: the session each is of.
+    strays: BTreeMap<PackId, SessionId>,
+    /// Sessions that are announced and neither committed nor void.
+    open: BTreeSet<SessionId>,
+    /// Sessions flagged by a collection that has not published its sweep.
+    uncertain: BTreeSet<SessionId>,
+    /// Sessions that are known from their packs alone.
+    lost: BTreeSet<SessionId>,
+}
+
+/// Where a live chunk is kept.
+enum Keep<'f> {
+    /// At one place, which an owner answers for.
+    One(&'f Found),
+    /// At each of these: no owner answers for any.
+    All(Vec<&'f Found>),
+    /// Nowhere but in packs that another collection may delete, or in packs whose session may turn out void.
+    Nowhere,
+}
+
+impl<'r> Survey<'r> {
+    /// Looks in the order that makes it safe: packs, then sessions, then commits, then flags.
+    pub(super) fn look(repo: &'r Repository, close_lost: bool, monitor: &Monitor) -> Result<Self> {
+        // G1.
+        let candidates: BTreeMap<PackId, u64> = list_packs(repo)?.into_iter().collect();
+        // G2.
+        let mut announced = BTreeSet::new();
+        for object in repo.list_settled(SESSIONS)? {
+            announced.extend(object.name.strip_prefix(SESSIONS).and_then(|id| id.parse::<SessionId>().ok()));
+        }
+        let reader = Reader::new(repo)?;
+        if let Some((object, error)) = reader.faults().first() {
+            let what = format!("nothing was collected: `{object}` cannot be read, and what it names would be lost");
+            return Err(Error::new(Kind::Refused, what).because(error.with_causes()).hint("run `esker check`"));
+        }
+        let flags = repo.load_flags(FLAGS)?;
+        let collections = reader.collections();
+        let committed = |session: &SessionId| reader.commits().headers.contains_key(session);
+        let uncertain = flags
+            .into_iter()
+            .filter(|(_, by)| by.iter().any(|collection| !collections.sweeps.contains_key(collection)))
+            .map(|(session, _)| session)
+            .collect();
+        let open: BTreeSet<_> = announced
+            .into_iter()
+            .filter(|session| !committed(session) && !collections.void.contains(session))
+            .collect();
+        let mut survey = Self {
+            candidates,
+            stored: list_packs(repo)?,
+            strays: BTreeMap::new(),
+            open,
+            uncertain,
+            lost: BTreeSet::new(),
+            reader,
+        };
+        survey.look_at_strays(close_lost, monitor)?;
+        Ok(survey)
+    }
+
+    /// Finds out whose the packs are that no segment names.
+    fn look_at_strays(&mut self, close_lost: bool, monitor: &Monitor) -> Result<()> {
+        let reader = &self.reader;
+        let repo = reader.repo();
+        let named: BTreeSet<PackId> = (0_u32..)
+            .zip(reader.catalog().packs())
+            .filter(|(number, _)| reader.is_alive(*number))
+            .map(|(_, pack)| pack.id)
+            .collect();
+        let dead = &reader.collections().dead;
+        let unnamed: Vec<(PackId, u64)> = self
+            .candidates
+            .iter()
+            .filter(|(id, _)| !named.contains(id) && !dead.contains(id))
+            .map(|(id, bytes)| (*id, *bytes))
+            .collect();
+        let sessions = try_map(repo.storage.connections(), &unnamed, |(id, bytes)| session_of(repo, id, *bytes))?;
+        for ((id, _), session) in unnamed.iter().zip(sessions) {
+            match session {
+                Some(session) => drop(self.strays.insert(*id, session)),
+                // Torn, or no pack: it is nobody's, and stays.
+                None => super::warn(monitor, &pack_name(id), "it is no pack; it is left alone"),
+            }
+        }
+        let is_closed = |session: &SessionId| {
+            reader.commits().headers.contains_key(session) || reader.collections().void.contains(session)
+        };
+        let lost: BTreeSet<SessionId> = self
+            .strays
+            .values()
+            .filter(|session| !is_closed(session) && !self.open.contains(session))
+            .copied()
+            .collect();
+        if let Some(session) = lost.first()
+            && !close_lost
+        {
+            let what = format!(
+                "nothing was collected: session `{}` has packs but neither announcement nor commit; \
+                 a snapshot may have been lost",
+                session.short()
+            );
+            let hint = "find out what became of it; to give up what it stored, add `--close-lost-sessions`";
+            return Err(Error::new(Kind::Refused, what).hint(hint));
+        }
+        self.lost = lost;
+        Ok(())
+    }
+
+    /// The sessions that are to be given up.
+    pub(super) fn lost_sessions(&self) -> BTreeSet<SessionId> {
+        self.lost.clone()
+    }
+
+    /// Notes of forgetting that no finished collection has seen yet.
+    pub(super) fn notes_to_see(&self) -> BTreeSet<ObjectId> {
+        let collections = self.reader.collections();
+        let notes = collections.forgotten.values().flat_map(|forgotten| forgotten.notes.keys());
+        notes.filter(|note| !collections.notes_seen.contains(note)).copied().collect()
+    }
+
+    /// Marks what the roots refer to (G3). An error when anything of it is missing.
+    pub(super) fn mark(&self, monitor: &Monitor) -> Result<Marks> {
+        let reader = &self.reader;
+        let standings = reader.standings();
+        let roots: Vec<_> = reader.commits().headers.values().filter(|header| standings.of(header).is_root()).collect();
+        let marking = Marking::new(reader);
+        let mut whole = BTreeSet::new();
+        for header in roots {
+            if header.kind == CommitKind::Checkpoint {
+                // A checkpoint stands for all of its packs, whether or not its tree names them.
+                whole.insert(header.session);
+            }
+            let loaded = reader.repo().load_commit(&header.session)?;
+            if loaded.commit.snapshot.is_empty() {
+                continue;
+            }
+            let quarantined = reader.collections().quarantined.contains(&header.session);
+            let root = reader.repo().load_snapshot(&header.session)?.snapshot.root;
+            marking.walk(&root, TreePath::root(), monitor, |gap| match quarantined {
+                true => Ok(()),
+                false => {
+                    let path = gap.path;
+                    let what =
+                        format!("nothing was collected: snapshot `{}` lacks data of `{path}`", header.session.short());
+                    Err(Error::new(Kind::Refused, what).because(gap.error).hint("run `esker check`"))
+                }
+            })?;
+        }
+        let mut marks = marking.into_marks();
+        if !whole.is_empty() {
+            let of_checkpoint =
+                |found: &Found| self.session_of(found.row.pack).is_some_and(|session| whole.contains(&session));
+            reader.catalog().each_chunk(|rows| {
+                if rows.iter().any(of_checkpoint) {
+                    marks.set(rows[0].ordinal);
+                }
+            });
+        }
+        Ok(marks)
+    }
+
+    fn session_of(&self, pack: u32) -> Option<SessionId> {
+        let origin = self.reader.catalog().packs().get(pack as usize)?.origin;
+        self.reader.catalog().origins().get(origin as usize).map(|origin| origin.session)
+    }
+
+    /// By pack number, whether a live chunk may be kept there: the pack is there in its length, its session
+    /// is certain, and no other collection may delete it.
+    fn usable(&self, spared: impl Fn(&PackId) -> bool) -> Vec<bool> {
+        let catalog = self.reader.catalog();
+        (0_u32..)
+            .zip(catalog.packs())
+            .map(|(number, pack)| {
+                self.reader.is_alive(number)
+                    && spared(&pack.id)
+                    && self.stored.get(&pack.id) == Some(&u64::from(pack.stored_bytes))
+                    && self.session_of(number).is_some_and(|session| !self.uncertain.contains(&session))
+            })
+            .collect()
+    }
+
+    /// By pack number, whether an owner answers for what it says it holds.
+    fn trusted(&self) -> Vec<bool> {
+        let (repo, catalog) = (self.reader.repo(), self.reader.catalog());
+        let trusted = |origin: u32| {
+            catalog.origins().get(origin as usize).is_some_and(|origin| repo.is_owner(&origin.credential))
+        };
+        let attested = &self.reader.collections().attested;
+        catalog.packs().iter().map(|pack| trusted(pack.origin) || attested.contains(&pack.id)).collect()
+    }
+
+    /// Calls `each` with every live chunk's rows and where it is kept. What lies in packs to `avoid` is
+    /// kept elsewhere if it can be.
+    fn each_kept(&self, live: &Marks, avoid: &BTreeSet<PackId>, mut each: impl FnMut(&[Found], Keep<'_>)) {
+        let reader = &self.reader;
+        let usable = self.usable(|pack| !reader.collections().condemned.contains(pack));
+        let trusted = self.trusted();
+        let packs = reader.catalog().packs();
+        let damaged = &reader.collections().damaged;
+        reader.catalog().each_chunk(|rows| {
+            if !is_marked(live, rows) {
+                return;
+            }
+            let id_of = |found: &Found| packs[found.row.pack as usize].id;
+            let places: Vec<&Found> = rows.iter().filter(|found| usable[found.row.pack as usize]).collect();
+            // One place is enough if an owner answers for it. A writer could have planted junk under this id.
+            let best = places.iter().filter(|found| trusted[found.row.pack as usize]).min_by_key(|found| {
+                let pack = id_of(found);
+                (damaged.contains(&(found.row.id, pack)), avoid.contains(&pack), found.row.pack)
+            });
+            let keep = match (best, places.is_empty()) {
+                (Some(best), _) => Keep::One(best),
+                (None, false) => Keep::All(places),
+                (None, true) => Keep::Nowhere,
+            };
+            each(rows, keep);
+        });
+    }
+
+    /// Whether a pack, by its number, counts and is there in its length.
+    fn is_there(&self, number: u32) -> bool {
+        let pack = &self.reader.catalog().packs()[number as usize];
+        self.reader.is_alive(number) && self.stored.get(&pack.id) == Some(&u64::from(pack.stored_bytes))
+    }
+
+    /// How much of every pack is kept. An error when something live is nowhere.
+    fn uses(&self, live: &Marks, avoid: &BTreeSet<PackId>) -> Result<Uses> {
+        let catalog = self.reader.catalog();
+        let mut uses = Uses { kept: vec![0; catalog.packs().len()], rescue: BTreeSet::new() };
+        let mut missing = None;
+        self.each_kept(live, avoid, |rows, keep| match keep {
+            Keep::One(found) => uses.kept[found.row.pack as usize] += u64::from(found.row.chunk_bytes),
+            Keep::All(places) => {
+                places.iter().for_each(|found| uses.kept[found.row.pack as usize] += u64::from(found.row.chunk_bytes))
+            }
+            // It stays where it is: it is copied from there, or its session is asked by whoever flagged it.
+            Keep::Nowhere => {
+                missing =
+                    missing.or((!rows.iter().any(|found| self.is_there(found.row.pack))).then_some(rows[0].row.id));
+                for found in rows.iter().filter(|found| self.is_there(found.row.pack)) {
+                    let pack = &catalog.packs()[found.row.pack as usize];
+                    uses.kept[found.row.pack as usize] += u64::from(found.row.chunk_bytes);
+                    if self.reader.collections().condemned.contains(&pack.id) {
+                        uses.rescue.insert(pack.id);
+                    }
+                }
+            }
+        });
+        match missing {
+            None => Ok(uses),
+            Some(id) => {
+                let what =
+                    format!("nothing was collected: chunk `{}`, which snapshots need, is in no pack", id.short());
+                Err(Error::new(Kind::Refused, what).hint("to see what that affects, run `esker check`"))
+            }
+        }
+    }
+
+    /// Packs of which nothing is kept: those of certain and of void sessions.
+    pub(super) fn garbage(&self, live: &Marks, avoid: &BTreeSet<PackId>) -> Result<BTreeSet<PackId>> {
+        Ok(self.garbage_of(&self.uses(live, avoid)?))
+    }
+
+    fn garbage_of(&self, uses: &Uses) -> BTreeSet<PackId> {
+        let catalog = self.reader.catalog();
+        // A pack may stand in segments of several sessions; all of them must be done with it.
+        let mut done: BTreeMap<PackId, bool> = BTreeMap::new();
+        for (number, pack) in (0_u32..).zip(catalog.packs()) {
+            if !self.reader.is_alive(number) {
+                continue;
+            }
+            let certain = self.session_of(number).is_some_and(|session| !self.uncertain.contains(&session));
+            *done.entry(pack.id).or_insert(true) &= certain && uses.kept[number as usize] == 0;
+        }
+        for (pack, session) in &self.strays {
+            let closed = !self.open.contains(session) && !self.uncertain.contains(session);
+            // What a session that counts stored and names nowhere is nobody's, unless a backup is
+            // just taking it up: then its journal names it, and that session has not committed.
+            *done.entry(*pack).or_insert(true) &= closed && !self.lost.contains(session);
+        }
+        done.retain(|pack, done| *done && self.candidates.contains_key(pack));
+        done.into_keys().collect()
+    }
+
+    /// What is to be done (G3).
+    pub(super) fn plan(&self, live: &Marks, limits: &Limits) -> Result<Plan> {
+        let uses = self.uses(live, &BTreeSet::new())?;
+        let garbage = self.garbage_of(&uses);
+        let trusted = self.trusted();
+        let catalog = self.reader.catalog();
+        let mut packs: BTreeMap<PackId, PackUse> = BTreeMap::new();
+        let mut plain = vec![0_u64; catalog.packs().len()];
+        let mut trees = vec![false; catalog.packs().len()];
+        catalog.each_chunk(|rows| {
+            for found in rows {
+                plain[found.row.pack as usize] += u64::from(found.row.chunk_bytes);
+                trees[found.row.pack as usize] |= found.row.kind != crate::format::pack::FrameKind::Data as u8;
+            }
+        });
+        for (number, pack) in (0_u32..).zip(catalog.packs()) {
+            if !self.reader.is_alive(number) || garbage.contains(&pack.id) || !self.candidates.contains_key(&pack.id) {
+                continue;
+            }
+            let at = number as usize;
+            let certain = self.session_of(number).is_some_and(|session| !self.uncertain.contains(&session));
+            let pack_use = PackUse {
+                stored_bytes: u64::from(pack.stored_bytes),
+                plain_bytes: plain[at],
+                kept_bytes: uses.kept[at],
+                has_trees: trees[at],
+                movable: certain && trusted[at],
+            };
+            packs.entry(pack.id).and_modify(|known| known.join(&pack_use)).or_insert(pack_use);
+        }
+        let stored_bytes = self.candidates.values().sum();
+        let garbage_bytes = garbage.iter().filter_map(|pack| self.candidates.get(pack)).sum();
+        let mut plan = Plan::choose(&packs, limits);
+        plan.repack.extend(uses.rescue.iter().copied());
+        plan.forgotten = self.counted(|standing| matches!(standing, Standing::Forgotten { in_effect: false, .. }));
+        plan.snapshots = self.counted(|standing| standing == Standing::Live);
+        Ok(Plan { garbage, garbage_bytes, stored_bytes, open_sessions: self.open.len() as u64, ..plan })
+    }
+
+    fn counted(&self, wanted: impl Fn(Standing) -> bool) -> u64 {
+        let standings = self.reader.standings();
+        let headers = self.reader.commits().headers.values().filter(|header| header.kind == CommitKind::Snapshot);
+        headers.filter(|header| wanted(standings.of(header))).count() as u64
+    }
+
+    /// The live chunks of packs, in the order in which they lie there: what is to be rewritten.
+    pub(super) fn kept_in(&self, live: &Marks, packs: &BTreeSet<PackId>) -> Vec<Found> {
+        let catalog = self.reader.catalog();
+        let wanted = |found: &Found| packs.contains(&catalog.packs()[found.row.pack as usize].id);
+        let mut found = Vec::new();
+        self.each_kept(live, &BTreeSet::new(), |rows, keep| match keep {
+            Keep::One(at) if wanted(at) => found.push(*at),
+            Keep::One(_) => {}
+            // One copy will do: its id is computed again before it is written.
+            Keep::All(places) => found.extend(places.iter().find(|at| wanted(at)).copied()),
+            Keep::Nowhere => {
+                found.extend(rows.iter().find(|at| self.reader.is_alive(at.row.pack) && wanted(at)));
+            }
+        });
+        found.sort_unstable_by_key(|found| (found.row.pack, found.row.frame, found.row.chunk_offset));
+        found
+    }
+
+    /// Looks at everything once more after all writers that may not have seen the condemnation have
+    /// committed or are void (G6): the packs of `own` that something live still needs.
+    pub(super) fn look_again(
+        &self,
+        live: &Marks,
+        collection: &CollectionId,
+        own: &BTreeSet<PackId>,
+        monitor: &Monitor,
+    ) -> Result<BTreeSet<PackId>> {
+        let fresh = Survey::look(self.reader.repo(), true, monitor)?;
+        if fresh.reader.commits().headers.keys().eq(self.reader.commits().headers.keys()) {
+            // Nobody has committed, so what was live still is all that is, and lies where it lay.
+            return Ok(self.needed(live, &fresh, collection, own));
+        }
+        let live = fresh.mark(monitor)?;
+        Ok(fresh.needed(&live, &fresh, collection, own))
+    }
+
+    /// The packs of `own` that hold a live chunk which is not safe elsewhere, by what `now` has seen.
+    fn needed(
+        &self,
+        live: &Marks,
+        now: &Survey<'_>,
+        collection: &CollectionId,
+        own: &BTreeSet<PackId>,
+    ) -> BTreeSet<PackId> {
+        let catalog = self.reader.catalog();
+        let collections = now.reader.collections();
+        let taken = |pack: &PackId| {
+            let by_others = collections.unfinished.iter().filter(|(id, _)| *id != collection);
+            own.contains(pack)
+                || collections.dead.contains(pack)
+                || by_others.into_iter().any(|(_, packs)| packs.contains(pack))
+        };
+        let safe: Vec<bool> = (0_u32..)
+            .zip(catalog.packs())
+            .zip(self.trusted())
+            .map(|((number, pack), trusted)| {
+                trusted
+                    && self.reader.is_alive(number)
+                    && self.session_of(number).is_some_and(|session| !collections.void.contains(&session))
+                    && !taken(&pack.id)
+                    && now.stored.get(&pack.id) == Some(&u64::from(pack.stored_bytes))
+            })
+            .collect();
+        let mut needed = BTreeSet::new();
+        catalog.each_chunk(|rows| {
+            if is_marked(live, rows) && !rows.iter().any(|found| safe[found.row.pack as usize]) {
+                let packs = rows.iter().map(|found| catalog.packs()[found.row.pack as usize].id);
+                needed.extend(packs.filter(|pack| own.contains(pack)));
+            }
+        });
+        needed
+    }
+}
+
+/// How much of each pack, by number, is kept.
+struct Uses {
+    /// Bytes of chunks.
+    kept: Vec<u64>,
+    /// Packs another collection may delete though they hold the only copies of live chunks.
+    rescue: BTreeSet<PackId>,
+}
+
+fn list_packs(repo: &Repository) -> Result<HashMap<PackId, u64>> {
+    let listed = repo.list_settled(PACKS)?;
+    Ok(listed.iter().filter_map(|object| Some((object.name.rsplit('/').next()?.parse().ok()?, object.bytes))).collect())
+}
+
+/// The session a pack says it is of; `None` when it is no pack, or gone.
+fn session_of(repo: &Repository, id: &PackId, bytes: u64) -> Result<Option<SessionId>> {
+    let trailer_bytes = TRAILER_BYTES as u64;
+    let Some(offset) = bytes.checked_sub(trailer_bytes) else { return Ok(None) };
+    let name = pack_name(id);
+    match repo.storage.get_range(&name, offset, trailer_bytes) {
+        Ok(tail) => Ok(Trailer::decode(&tail).ok().map(|trailer| trailer.session)),
+        Err(error) if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::Corrupt) => Ok(None),
+        Err(error) => Err(error).context(|| format!("cannot read pack `{name}`")),
+    }
+}

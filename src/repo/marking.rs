@@ -1,0 +1,149 @@
+//! Which chunks some trees refer to: one bit for each row of the catalog.
+//!
+//! A chunk is marked at the first of its rows, whether or not that one counts. A directory or list that
+//! is marked was walked, so what trees have in common is walked once.
+
+use std::sync::{Mutex, PoisonError};
+
+use super::content::{Reader, missing};
+use super::reader::{FrameAt, Location, Pieces, ReadRepo};
+use super::walk::Walk;
+use crate::error::{Error, Kind, Result};
+use crate::format::tree::{Content, Detail, Entry, Piece};
+use crate::id::ChunkId;
+use crate::index::{Found, Marks};
+use crate::monitor::Monitor;
+use crate::path::TreePath;
+
+/// What of a tree could not be told.
+#[derive(Debug)]
+pub struct Gap {
+    /// The directory or file.
+    pub path: TreePath,
+    /// Why.
+    pub error: Error,
+}
+
+/// A repository that remembers which chunks were asked for.
+#[derive(Debug)]
+pub struct Marking<'a, 'r> {
+    reader: &'a Reader<'r>,
+    marks: Mutex<Marks>,
+}
+
+impl<'a, 'r> Marking<'a, 'r> {
+    /// Nothing marked.
+    pub fn new(reader: &'a Reader<'r>) -> Self {
+        Self { reader, marks: Mutex::new(Marks::with_rows(reader.catalog().rows())) }
+    }
+
+    /// What was marked: of each chunk the first of the catalog's rows.
+    pub fn into_marks(self) -> Marks {
+        self.marks.into_inner().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Marks a chunk. One that is in no pack that counts is damage.
+    pub fn mark(&self, id: &ChunkId) -> Result<()> {
+        let counts = self.reader.places(id).next().is_some();
+        match self.reader.catalog().lookup(id).next() {
+            Some(first) if counts => {
+                self.marks.lock().unwrap_or_else(PoisonError::into_inner).set(first.ordinal);
+                Ok(())
+            }
+            _ => Err(missing(id)),
+        }
+    }
+
+    fn is_marked(&self, id: &ChunkId) -> bool {
+        let first = self.reader.catalog().lookup(id).next();
+        let marks = self.marks.lock().unwrap_or_else(PoisonError::into_inner);
+        first.is_some_and(|found| marks.get(found.ordinal))
+    }
+
+    /// Marks everything that `start`, which is at `path`, refers to, and tells of each part that is
+    /// damaged; an error of `gap` ends it.
+    pub fn walk(
+        &self,
+        start: &Entry,
+        path: TreePath,
+        monitor: &Monitor,
+        mut gap: impl FnMut(Gap) -> Result<()>,
+    ) -> Result<()> {
+        let mut take = |result: Result<()>, path: &TreePath| match result {
+            Err(error) if error.kind() == Kind::Damaged => gap(Gap { path: path.clone(), error }),
+            other => other,
+        };
+        take(self.file(start), &path)?;
+        if self.is_walked(start) {
+            return Ok(());
+        }
+        let mut walk = Walk::below(self, path, start);
+        while let Some(entry) = walk.next() {
+            if monitor.stopping() {
+                return Err(Error::new(Kind::Interrupted, "stopped while going through the snapshots"));
+            }
+            monitor.done(1, 0);
+            match entry {
+                Ok(entry) if self.is_walked(&entry) => walk.pass_over(),
+                Ok(entry) => take(self.file(&entry), walk.path())?,
+                Err(error) => take(Err(error), walk.path())?,
+            }
+        }
+        Ok(())
+    }
+
+    /// Whether an entry is a directory that was walked before.
+    fn is_walked(&self, entry: &Entry) -> bool {
+        matches!(&entry.detail, Detail::Directory { id, .. } if self.is_marked(id))
+    }
+
+    fn file(&self, entry: &Entry) -> Result<()> {
+        let Detail::File { content, .. } = &entry.detail else { return Ok(()) };
+        if matches!(content, Content::List { id, .. } if self.is_marked(id)) {
+            return Ok(());
+        }
+        // What is behind a chunk that is nowhere is marked too.
+        let mut missing = Ok(());
+        for piece in Pieces::new(self, content) {
+            if let Piece::Chunk { id, .. } = piece?
+                && let Err(error) = self.mark(&id)
+            {
+                missing = Err(error);
+            }
+        }
+        missing
+    }
+}
+
+/// Whether a chunk is marked, given all its rows as [`crate::index::Catalog::each_chunk`] gives them.
+pub fn is_marked(marks: &Marks, rows: &[Found]) -> bool {
+    rows.first().is_some_and(|first| marks.get(first.ordinal))
+}
+
+impl ReadRepo for Marking<'_, '_> {
+    fn locate(&self, id: &ChunkId) -> Result<Location> {
+        self.reader.locate(id)
+    }
+
+    fn frame(&self, at: &FrameAt) -> Result<Vec<u8>> {
+        self.reader.frame(at)
+    }
+
+    fn chunk(&self, id: &ChunkId) -> Result<Vec<u8>> {
+        self.reader.chunk(id)
+    }
+
+    fn verify(&self, id: &ChunkId, bytes: &[u8]) -> bool {
+        self.reader.verify(id, bytes)
+    }
+
+    fn node(&self, id: &ChunkId) -> Result<Vec<u8>> {
+        self.mark(id)?;
+        self.reader.node(id)
+    }
+
+    fn list_node(&self, id: &ChunkId) -> Result<Vec<u8>> {
+        self.mark(id)?;
+        self.reader.list_node(id)
+    }
+}

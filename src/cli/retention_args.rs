@@ -102,7 +102,7 @@ pub(super) struct CollectArgs {
     pub(super) max_delete: f64,
     /// Ask backups that show no sign of life for so long whether they have finished; one that goes on
     /// after all has to look at everything again
-    #[arg(long, value_name = "TIME", default_value = "6h", value_parser = parse_age, help_heading = GARBAGE)]
+    #[arg(long, value_name = "TIME", default_value = "15m", value_parser = parse_age, help_heading = GARBAGE)]
     pub(super) patience: u64,
     /// Give up what sessions have stored that have lost both announcement and commit
     #[arg(long, help_heading = GARBAGE)]

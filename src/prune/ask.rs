@@ -25,12 +25,14 @@ use crate::storage::ErrorKind;
 /// How often writers are looked for.
 const LOOK_EVERY: Duration = Duration::from_secs(2);
 
-/// A session older than so many times the patience is asked though it shows signs of life.
-const AGE_FACTOR: u32 = 8;
+/// A session older than this is asked though it shows signs of life: a backup commits every few minutes.
+const AGE_SECS_MAX: u64 = 48 * 3600;
 
 /// What became of the sessions that were open.
 #[derive(Debug, Default)]
 pub(super) struct Answers {
+    /// How many were asked.
+    pub(super) asked: u64,
     /// Those that had not committed when they were asked.
     pub(super) void: BTreeSet<SessionId>,
 }
@@ -42,11 +44,21 @@ struct Waiting {
     sign: Option<(Vec<u8>, Instant)>,
 }
 
+/// Whether all open sessions are to be answered for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Wait {
+    /// All: packs are condemned that one of them may rely on.
+    ForAll,
+    /// Only those that are silent; the others have nothing to fear.
+    ForNone,
+}
+
 /// Waits until every session that is open now has committed or been called void. `lost` are asked at once.
 pub(super) fn all(
     repo: &Repository,
     collection: &CollectionId,
     lost: &BTreeSet<SessionId>,
+    wait: Wait,
     options: &Options,
     monitor: &Monitor,
 ) -> Result<Answers> {
@@ -81,7 +93,7 @@ pub(super) fn all(
             }
         }
         asked.iter().for_each(|session| drop(waiting.remove(session)));
-        if waiting.is_empty() {
+        if waiting.is_empty() || wait == Wait::ForNone {
             return Ok(answers);
         }
         if !told {
@@ -101,7 +113,7 @@ impl Waiting {
     /// Whether there has been no sign of life for too long. Clocks only decide when to ask.
     fn is_silent(&mut self, repo: &Repository, session: &SessionId, patience: Duration) -> Result<bool> {
         let age = u64::try_from(repo.world.now().secs.saturating_sub(self.announced_secs)).unwrap_or(0);
-        if age >= (patience * AGE_FACTOR).as_secs() {
+        if age >= AGE_SECS_MAX || patience.is_zero() {
             return Ok(true);
         }
         let name = format!("{ALIVE}{session}");
@@ -116,7 +128,7 @@ impl Waiting {
             Some((known, since)) if *known == sign => Ok(since.elapsed() >= patience),
             _ => {
                 self.sign = Some((sign, Instant::now()));
-                Ok(patience.is_zero())
+                Ok(false)
             }
         }
     }
@@ -139,6 +151,7 @@ fn ask(repo: &Repository, collection: &CollectionId, session: &SessionId, answer
     let flag =
         Flag { session: *session, collection: *collection, time_secs: repo.world.now().secs, extra: Extra::default() };
     let name = format!("{FLAGS}{session}/{collection}");
+    answers.asked += 1;
     repo.put_named_record(RecordKind::Flag, &name, &cbor::encode(&flag))?;
     repo.storage.barrier().context(|| "cannot ask a session")?;
     let commit = format!("{SNAPSHOTS}{session}");

@@ -27,12 +27,13 @@ use crate::repo::pack_writer::PackSettings;
 use crate::repo::session::{ALIVE, Outcome, PACKS, SESSIONS, pack_name};
 use crate::storage::ErrorKind;
 use crate::storage::parallel::try_map;
-use ask::Answers;
+use ask::{Answers, Wait};
 use plan::{Limits, Plan};
 use survey::Survey;
 
-/// How long a writer may be silent before a collection asks it, unless told otherwise.
-pub const PATIENCE: Duration = Duration::from_secs(6 * 3600);
+/// How long a writer may be silent before a collection asks it, unless told otherwise. A writer shows a sign
+/// of life each minute, and asking one that lives after all costs it little.
+pub const PATIENCE: Duration = Duration::from_secs(15 * 60);
 
 /// What to collect, and how.
 #[derive(Debug, Clone)]
@@ -110,16 +111,22 @@ pub fn run(
     }
     let collection = Collection { repo, id: CollectionId::from_bytes(repo.world.random()) };
     let lost = survey.lost_sessions();
-    let mut swept = None;
-    if !garbage.is_empty() || !lost.is_empty() {
+    if !garbage.is_empty() {
         collection.condemn(&garbage)?;
-        // G4, G5.
-        let answers = ask::all(repo, &collection.id, &lost, options, monitor)?;
-        // G6.
+    }
+    // G4, G5.
+    let wait = if garbage.is_empty() { Wait::ForNone } else { Wait::ForAll };
+    let answers = ask::all(repo, &collection.id, &lost, wait, options, monitor)?;
+    // G6.
+    if !garbage.is_empty() {
         let spared = survey.look_again(&live, &collection.id, &garbage, monitor)?;
         report.packs_spared = spared.len() as u64;
         garbage.retain(|pack| !spared.contains(pack));
-        report.sessions_closed = answers.void.len() as u64;
+    }
+    report.sessions_closed = answers.void.len() as u64;
+    // Whoever was asked is told, whatever came of it.
+    let mut swept = None;
+    if wait == Wait::ForAll || answers.asked > 0 {
         swept = Some(collection.sweep(&garbage, &answers)?);
     }
     // G8. (G7 folds nothing yet.)

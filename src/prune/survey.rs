@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use super::plan::{Limits, PackUse, Plan};
 use crate::error::{Context, Error, Kind, Result};
-use crate::format::pack::{TRAILER_BYTES, Trailer};
+use crate::format::pack::{FrameKind, TRAILER_BYTES, Trailer};
 use crate::format::session::CommitKind;
 use crate::id::{CollectionId, ObjectId, PackId, SessionId};
 use crate::index::{Found, Marks};
@@ -192,6 +192,12 @@ impl<'r> Survey<'r> {
         self.reader.catalog().origins().get(origin as usize).map(|origin| origin.session)
     }
 
+    /// Whether a session's commit is a root.
+    fn is_root(&self, session: &SessionId) -> bool {
+        let header = self.reader.commits().headers.get(session);
+        header.is_some_and(|header| self.reader.standings().of(header).is_root())
+    }
+
     /// By pack number, whether a live chunk may be kept there: the pack is there in its length, its session
     /// is certain, and no other collection may delete it.
     fn usable(&self, spared: impl Fn(&PackId) -> bool) -> Vec<bool> {
@@ -217,9 +223,9 @@ impl<'r> Survey<'r> {
         catalog.packs().iter().map(|pack| trusted(pack.origin) || attested.contains(&pack.id)).collect()
     }
 
-    /// Calls `each` with every live chunk's rows and where it is kept. What lies in packs to `avoid` is
-    /// kept elsewhere if it can be.
-    fn each_kept(&self, live: &Marks, avoid: &BTreeSet<PackId>, mut each: impl FnMut(&[Found], Keep<'_>)) {
+    /// Calls `each` with every chunk's rows and, if it is live, where it is kept. What lies in packs to `avoid`
+    /// is kept elsewhere if it can be.
+    fn each_chunk(&self, live: &Marks, avoid: &BTreeSet<PackId>, mut each: impl FnMut(&[Found], Option<Keep<'_>>)) {
         let reader = &self.reader;
         let usable = self.usable(|pack| !reader.collections().condemned.contains(pack));
         let trusted = self.trusted();
@@ -227,7 +233,7 @@ impl<'r> Survey<'r> {
         let damaged = &reader.collections().damaged;
         reader.catalog().each_chunk(|rows| {
             if !is_marked(live, rows) {
-                return;
+                return each(rows, None);
             }
             let id_of = |found: &Found| packs[found.row.pack as usize].id;
             let places: Vec<&Found> = rows.iter().filter(|found| usable[found.row.pack as usize]).collect();
@@ -241,7 +247,7 @@ impl<'r> Survey<'r> {
                 (None, false) => Keep::All(places),
                 (None, true) => Keep::Nowhere,
             };
-            each(rows, keep);
+            each(rows, Some(keep));
         });
     }
 
@@ -254,24 +260,33 @@ impl<'r> Survey<'r> {
     /// How much of every pack is kept. An error when something live is nowhere.
     fn uses(&self, live: &Marks, avoid: &BTreeSet<PackId>) -> Result<Uses> {
         let catalog = self.reader.catalog();
-        let mut uses = Uses { kept: vec![0; catalog.packs().len()], rescue: BTreeSet::new() };
+        let none = || vec![0; catalog.packs().len()];
+        let mut uses = Uses { kept: none(), plain: none(), trees: none(), rescue: BTreeSet::new() };
         let mut missing = None;
-        self.each_kept(live, avoid, |rows, keep| match keep {
-            Keep::One(found) => uses.kept[found.row.pack as usize] += u64::from(found.row.chunk_bytes),
-            Keep::All(places) => {
-                places.iter().for_each(|found| uses.kept[found.row.pack as usize] += u64::from(found.row.chunk_bytes))
+        self.each_chunk(live, avoid, |rows, keep| {
+            for Found { row, .. } in rows {
+                let bytes = u64::from(row.chunk_bytes);
+                uses.plain[row.pack as usize] += bytes;
+                uses.trees[row.pack as usize] += if row.kind == FrameKind::Data as u8 { 0 } else { bytes };
             }
-            // It stays where it is: it is copied from there, or its session is asked by whoever flagged it.
-            Keep::Nowhere => {
-                missing =
-                    missing.or((!rows.iter().any(|found| self.is_there(found.row.pack))).then_some(rows[0].row.id));
-                for found in rows.iter().filter(|found| self.is_there(found.row.pack)) {
-                    let pack = &catalog.packs()[found.row.pack as usize];
-                    uses.kept[found.row.pack as usize] += u64::from(found.row.chunk_bytes);
-                    if self.reader.collections().condemned.contains(&pack.id) {
-                        uses.rescue.insert(pack.id);
+            let kept: Vec<&Found> = match keep {
+                None => return,
+                Some(Keep::One(found)) => vec![found],
+                Some(Keep::All(places)) => places,
+                // It stays where it is: it is copied from there, or its session is asked by whoever flagged it.
+                Some(Keep::Nowhere) => {
+                    let there: Vec<_> = rows.iter().filter(|found| self.is_there(found.row.pack)).collect();
+                    if there.is_empty() {
+                        missing = missing.or(Some(rows[0].row.id));
                     }
+                    let condemned = &self.reader.collections().condemned;
+                    let packs = there.iter().map(|found| catalog.packs()[found.row.pack as usize].id);
+                    uses.rescue.extend(packs.filter(|pack| condemned.contains(pack)));
+                    there
                 }
+            };
+            for Found { row, .. } in kept {
+                uses.kept[row.pack as usize] += u64::from(row.chunk_bytes);
             }
         });
         match missing {
@@ -297,8 +312,11 @@ impl<'r> Survey<'r> {
             if !self.reader.is_alive(number) {
                 continue;
             }
-            let certain = self.session_of(number).is_some_and(|session| !self.uncertain.contains(&session));
-            *done.entry(pack.id).or_insert(true) &= certain && uses.kept[number as usize] == 0;
+            let session = self.session_of(number);
+            let certain = session.is_some_and(|session| !self.uncertain.contains(&session));
+            // Without chunks it holds the copy of a snapshot's record, and goes when that does.
+            let is_copy = uses.plain[number as usize] == 0 && session.is_some_and(|session| self.is_root(&session));
+            *done.entry(pack.id).or_insert(true) &= certain && !is_copy && uses.kept[number as usize] == 0;
         }
         for (pack, session) in &self.strays {
             let closed = !self.open.contains(session) && !self.uncertain.contains(session);
@@ -317,14 +335,6 @@ impl<'r> Survey<'r> {
         let trusted = self.trusted();
         let catalog = self.reader.catalog();
         let mut packs: BTreeMap<PackId, PackUse> = BTreeMap::new();
-        let mut plain = vec![0_u64; catalog.packs().len()];
-        let mut trees = vec![false; catalog.packs().len()];
-        catalog.each_chunk(|rows| {
-            for found in rows {
-                plain[found.row.pack as usize] += u64::from(found.row.chunk_bytes);
-                trees[found.row.pack as usize] |= found.row.kind != crate::format::pack::FrameKind::Data as u8;
-            }
-        });
         for (number, pack) in (0_u32..).zip(catalog.packs()) {
             if !self.reader.is_alive(number) || garbage.contains(&pack.id) || !self.candidates.contains_key(&pack.id) {
                 continue;
@@ -333,9 +343,9 @@ impl<'r> Survey<'r> {
             let certain = self.session_of(number).is_some_and(|session| !self.uncertain.contains(&session));
             let pack_use = PackUse {
                 stored_bytes: u64::from(pack.stored_bytes),
-                plain_bytes: plain[at],
+                plain_bytes: uses.plain[at],
                 kept_bytes: uses.kept[at],
-                has_trees: trees[at],
+                has_trees: uses.trees[at] > 0,
                 movable: certain && trusted[at],
             };
             packs.entry(pack.id).and_modify(|known| known.join(&pack_use)).or_insert(pack_use);
@@ -360,13 +370,13 @@ impl<'r> Survey<'r> {
         let catalog = self.reader.catalog();
         let wanted = |found: &Found| packs.contains(&catalog.packs()[found.row.pack as usize].id);
         let mut found = Vec::new();
-        self.each_kept(live, &BTreeSet::new(), |rows, keep| match keep {
-            Keep::One(at) if wanted(at) => found.push(*at),
-            Keep::One(_) => {}
+        self.each_chunk(live, &BTreeSet::new(), |rows, keep| match keep {
+            Some(Keep::One(at)) if wanted(at) => found.push(*at),
+            None | Some(Keep::One(_)) => {}
             // One copy will do: its id is computed again before it is written.
-            Keep::All(places) => found.extend(places.iter().find(|at| wanted(at)).copied()),
-            Keep::Nowhere => {
-                found.extend(rows.iter().find(|at| self.reader.is_alive(at.row.pack) && wanted(at)));
+            Some(Keep::All(places)) => found.extend(places.iter().find(|at| wanted(at)).copied()),
+            Some(Keep::Nowhere) => {
+                found.extend(rows.iter().find(|at| self.is_there(at.row.pack) && wanted(at)));
             }
         });
         found.sort_unstable_by_key(|found| (found.row.pack, found.row.frame, found.row.chunk_offset));
@@ -431,8 +441,12 @@ impl<'r> Survey<'r> {
 
 /// How much of each pack, by number, is kept.
 struct Uses {
-    /// Bytes of chunks.
+    /// Bytes of chunks that are kept there.
     kept: Vec<u64>,
+    /// Bytes of all chunks.
+    plain: Vec<u64>,
+    /// Bytes of directories and lists.
+    trees: Vec<u64>,
     /// Packs another collection may delete though they hold the only copies of live chunks.
     rescue: BTreeSet<PackId>,
 }

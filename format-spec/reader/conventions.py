@@ -80,11 +80,29 @@ def require(fact, what):
 # CBOR, §1.3. Decoded are: int, bytes, str, list, dict; what only fields that are ignored can
 # hold (tags, floats, simple values) stays the bytes it was.
 
-DEPTH = 64
+DEPTH = 64  # deeper than what this document has, with a value that is ignored in it
+IGNORED_DEPTH = 32
 
 
 class Opaque(bytes):
-    pass
+    depth = 0
+
+
+def _opaque(data, inner, own):
+    opaque = Opaque(data)
+    opaque.depth = _depth(inner) + own
+    return opaque
+
+
+def _depth(value):
+    """How many arrays, maps and tags are nested in a value."""
+    if isinstance(value, Opaque):
+        return value.depth
+    if isinstance(value, list):
+        return 1 + max(map(_depth, value), default=0)
+    if isinstance(value, dict):
+        return 1 + max((_depth(part) for pair in value.items() for part in pair), default=0)
+    return 0
 
 
 def cbor(data):
@@ -140,13 +158,13 @@ def _item(cursor, depth):
             require(before < encoded, "keys that are repeated or out of order")
             before = encoded
             # Lists and maps are no keys of a dict. Only ignored fields can hold such.
-            key = key if isinstance(key, (int, str, bytes)) else Opaque(encoded)
+            key = key if isinstance(key, (int, str, bytes)) else _opaque(encoded, key, 0)
             result[key] = _item(cursor, depth - 1)
         return result
     if major == 6:
-        _item(cursor, depth - 1)
-    else:
-        _simple(info, number)
+        inner = _item(cursor, depth - 1)
+        return _opaque(cursor.data[begin : cursor.at], inner, 1)
+    _simple(info, number)
     return Opaque(cursor.data[begin : cursor.at])
 
 
@@ -277,6 +295,8 @@ class Record:
             require(type(key) is int and key >= 0, "a key that is no unsigned integer")
             if key not in self.fields and (key < 64 or not self.ext):
                 raise Unsupported(f"field {key}")
+            if key not in self.fields:
+                require(_depth(value[key]) <= IGNORED_DEPTH, f"more than {IGNORED_DEPTH} nested in field {key}")
         must = {key for key, of in self.fields.items() if not isinstance(of, Optional)}
         if self.kinds:
             field, belonging = self.kinds

@@ -29,6 +29,11 @@ deny:
 vectors:
     cargo test vector
 
+# Repositories made now, read by the reader that was written from SPEC.md alone (Python, from PyPI).
+reader *ARGS:
+    cargo build --release
+    format-spec/reader/test {{ARGS}}
+
 # The tests that need real servers too: installs them (as root), starts them, stops them after.
 servers *ARGS:
     tests/servers/install

@@ -48,6 +48,9 @@ impl From<Error> for Halt {
     }
 }
 
+/// Chunks from one checkpoint to the next at most: a session keeps 40 bytes of each until it commits.
+const CHECKPOINT_CHUNKS: u64 = 2_000_000;
+
 /// New chunks of one session on their way into packs.
 struct Chunks<'r> {
     session: Arc<Session<'r>>,
@@ -56,6 +59,7 @@ struct Chunks<'r> {
     directories: FrameBuilder,
     lists: FrameBuilder,
     packs: PackWriter<'r>,
+    added: u64,
     added_bytes: u64,
 }
 
@@ -70,6 +74,7 @@ impl<'r> Chunks<'r> {
             directories: packs.frames(),
             lists: packs.frames(),
             packs,
+            added: 0,
             added_bytes: 0,
             session,
         }
@@ -87,6 +92,7 @@ impl<'r> Chunks<'r> {
         if self.session.may_reuse(&id) || !self.claimed.claim(id).context(|| "cannot remember a new chunk")? {
             return Ok(());
         }
+        self.added += 1;
         self.added_bytes += bytes.len() as u64;
         let (builder, frame_kind) = match kind {
             ChunkKind::Data => (&mut self.data, FrameKind::Data),
@@ -244,7 +250,9 @@ impl<'s, 'r> Sequencer<'s, 'r> {
         }
         let stored = self.chunks.packs.sealed_bytes();
         let waited = self.passage.repo().world.now().secs.saturating_sub(self.checkpoint.secs);
-        stored >= self.options.checkpoint_bytes || (stored > 0 && waited >= self.options.checkpoint_secs)
+        stored >= self.options.checkpoint_bytes
+            || self.chunks.added >= CHECKPOINT_CHUNKS
+            || (stored > 0 && waited >= self.options.checkpoint_secs)
     }
 
     /// Commits what is stored so far and goes on in a new session (W6). `file` is the one being

@@ -31,7 +31,7 @@ pub(super) fn write<R: ReadRepo + ?Sized>(repo: &R, top: &Entry, out: &mut dyn W
         let (path, mut entry) = entry?;
         let name = path.as_bytes()[1..].to_vec();
         // A further name of a file has no bytes of its own.
-        let first = entry.attributes.link_group.and_then(|group| match seen.get(&group) {
+        let first = entry.linked_file().and_then(|group| match seen.get(&group) {
             Some(first) => Some(first.clone()),
             None => {
                 seen.insert(group, name);

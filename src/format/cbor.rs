@@ -7,7 +7,7 @@
 
 use minicbor::{Decoder, Encoder};
 
-use super::{DecodeError, Result};
+use super::{DecodeError, Result, item};
 
 /// Unknown fields with keys from 64 up, in ascending key order, values as encoded.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -317,8 +317,10 @@ impl<'d, 'b> MapReader<'d, 'b> {
                 return Err(DecodeError::unsupported(self.what, format!("field {key}")));
             }
             let start = self.decoder.position();
-            self.decoder.skip().map_err(|error| fault(self.what, &error))?;
-            extra.0.push((key, self.decoder.input()[start..self.decoder.position()].into()));
+            let value = &self.decoder.input()[start..];
+            let value = &value[..item::length(self.what, value)?];
+            extra.0.push((key, value.into()));
+            self.decoder.set_position(start + value.len());
             self.advance(Some(key))?;
         }
         Ok(extra)

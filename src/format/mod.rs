@@ -10,6 +10,7 @@ pub mod bytes;
 pub mod cbor;
 pub mod config;
 pub mod gc;
+mod item;
 pub mod pack;
 pub mod record;
 pub mod segment;

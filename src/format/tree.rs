@@ -10,7 +10,7 @@ use minicbor::Decoder;
 use super::cbor::{self, Extra, MapReader, MapWriter, Record};
 use super::pack::CHUNK_BYTES_MAX;
 use super::{DecodeError, Result};
-use crate::id::{ChunkId, LinkGroup};
+use crate::id::{ChunkId, LinkGroup, ObjectId};
 use crate::path::Name;
 use crate::world::Time;
 
@@ -239,6 +239,19 @@ impl Entry {
     /// File length, or zero.
     pub fn size(&self) -> u64 {
         if let Detail::File { size, .. } = self.detail { size } else { 0 }
+    }
+
+    /// What tells the files of link groups apart (SPEC §6.5): entries that name one group but not the same
+    /// content are not one file, and making a link of one would give it the other's bytes.
+    pub fn linked_file(&self) -> Option<LinkGroup> {
+        let link_group = Some(self.attributes.link_group?);
+        let mut detail = self.detail.clone();
+        if let Detail::File { holes, .. } = &mut detail {
+            holes.clear();
+        }
+        let attributes = Attributes { link_group, ..Attributes::default() };
+        let hash = ObjectId::of(&cbor::encode(&Self { name: None, attributes, detail, extra: Extra::default() }));
+        hash.as_bytes().first_chunk().copied().map(LinkGroup::from_bytes)
     }
 
     /// What this entry adds to its directory's totals.

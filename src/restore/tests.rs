@@ -5,7 +5,7 @@
 
 use std::fs;
 use std::os::unix::ffi::OsStrExt;
-use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
+use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 
@@ -673,6 +673,22 @@ fn hard_links_are_made_over_separate_files_in_place() {
     let inode = |name: &str| fs::metadata(scene.target().join(name)).unwrap().ino();
     assert!(inode("a") == inode("b") && inode("b") == inode("c"));
     assert_eq!(scene.names().len(), 4);
+}
+
+/// SPEC §6.5: a hostile writer's tree must not give a file another's bytes.
+#[test]
+fn entries_of_one_link_group_with_other_content_are_files_of_their_own() {
+    let mut scene = Scene::new();
+    let mut entries: Vec<Entry> =
+        [("a", "one"), ("b", "two"), ("c", "one")].map(|(name, text)| scene.repo.file(name, text.as_bytes())).into();
+    entries.push(entry(b"d", plain(0o644), Detail::Fifo));
+    entries.iter_mut().for_each(|entry| entry.attributes.link_group = Some(LinkGroup::from_bytes([1; 16])));
+    let root = scene.repo.root(entries);
+    let report = scene.restore(&root);
+    assert_eq!((report.files, report.others, report.hard_links, report.problems), (2, 1, 1, 0));
+    assert_eq!(["a", "b", "c"].map(|name| scene.read(name)), [b"one", b"two", b"one"].map(|text| text.to_vec()));
+    let stat = |name: &str| fs::metadata(scene.target().join(name)).unwrap();
+    assert!(stat("a").ino() == stat("c").ino() && stat("d").file_type().is_fifo());
 }
 
 #[test]

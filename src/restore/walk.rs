@@ -469,7 +469,8 @@ impl<'a, R: ReadRepo> Walk<'a, R> {
     }
 
     /// Takes a file, link, fifo or device into the window, or makes it at once.
-    fn other(&mut self, entry: Entry, name: Name) {
+    fn other(&mut self, mut entry: Entry, name: Name) {
+        entry.attributes.link_group = entry.linked_file();
         let dir = match self.place() {
             Place::Made(dir) => dir,
             Place::Absent => {

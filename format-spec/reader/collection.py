@@ -1,0 +1,30 @@
+"""§10: the records of collections, notes and logs. A reader needs sweeps, notes and logs."""
+
+from conventions import Optional, Record, array, blob, integer, itself, known, text, tuple_of
+from records import HASH, ID, hashes
+
+FLAG = Record({1: ID, 2: ID, 3: integer})
+CONDEMNED = Record({1: ID, 2: integer, 3: Optional(hashes())})
+SWEPT = Record({1: ID, 2: integer, 3: Optional(hashes()), 4: Optional(array(ID, ascending=itself))})
+DONE = Record({1: ID, 2: integer, 3: Optional(hashes()), 4: Optional(hashes())})
+
+FORGOTTEN, VERIFIED, DAMAGED, QUARANTINED, AUDIT = range(1, 6)
+
+NOTE = Record(
+    {
+        1: known(1, 2, 3, 4, 5), 2: integer, 3: Optional(hashes()), 4: Optional(ID), 5: Optional(HASH),
+        6: Optional(integer), 7: Optional(hashes()), 8: Optional(HASH), 9: Optional(HASH),
+        10: Optional(text), 11: Optional(text),
+    },
+    kinds=(1, {
+        FORGOTTEN: {4: True, 5: True, 6: True}, VERIFIED: {7: False}, DAMAGED: {8: True, 9: True},
+        QUARANTINED: {4: True}, AUDIT: {10: True, 11: True},
+    }),
+)  # fmt: skip
+
+LOG = Record(
+    {
+        1: integer, 2: Optional(hashes()),
+        3: Optional(array(tuple_of(text, blob()), ascending=lambda item: item[0])),
+    },
+)  # fmt: skip

@@ -12,7 +12,7 @@ mod trees;
 use std::collections::{BTreeMap, BTreeSet};
 
 use crate::error::Result;
-use crate::id::{ChunkId, PackId, SessionId};
+use crate::id::{ChunkId, DescriptionId, SessionId};
 use crate::monitor::Monitor;
 use crate::path::TreePath;
 use crate::repo::content::Reader;
@@ -84,8 +84,8 @@ pub struct Report {
     pub packs_read: u64,
     /// Stored bytes read of them.
     pub bytes_read: u64,
-    /// Packs by writers that were read and found whole, every id computed again.
-    pub whole: BTreeSet<PackId>,
+    /// What the index says of packs by writers that were read and found to be so, every id computed again.
+    pub whole: BTreeSet<DescriptionId>,
     /// Packs and sessions that no snapshot needs, or that are not finished: not a fault.
     pub notes: Vec<String>,
 }

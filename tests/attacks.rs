@@ -5,10 +5,14 @@
 //! (`support/forge.rs`) or by a storage that answers what it likes; and the table itself read, so
 //! that no defence is claimed that no test holds.
 
+#[path = "attacks/bombs.rs"]
+mod bombs;
 #[path = "attacks/escape.rs"]
 mod escape;
 #[path = "attacks/hook.rs"]
 mod hook;
+#[path = "../fuzz/src/memory.rs"]
+mod memory;
 #[path = "attacks/poison.rs"]
 mod poison;
 #[path = "attacks/scene.rs"]
@@ -23,3 +27,6 @@ mod repo;
 #[allow(dead_code)]
 #[path = "support/tree.rs"]
 mod tree;
+
+#[global_allocator]
+static ALLOCATOR: memory::Counted = memory::Counted;

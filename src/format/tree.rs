@@ -241,6 +241,14 @@ impl Entry {
         if let Detail::File { size, .. } = self.detail { size } else { 0 }
     }
 
+    /// How many entries it says are below it, directories and all else.
+    pub fn entries_below(&self) -> u64 {
+        match self.detail {
+            Detail::Directory { totals, .. } => totals.files.saturating_add(totals.directories),
+            _ => 0,
+        }
+    }
+
     /// What this entry adds to its directory's totals.
     pub fn totals(&self) -> Totals {
         match self.detail {

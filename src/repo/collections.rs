@@ -11,7 +11,7 @@ use crate::format::access::Role;
 use crate::format::cbor::{self, Record};
 use crate::format::gc::{Condemned, Done, Note, NoteClaim, Swept};
 use crate::format::record::RecordKind;
-use crate::id::{ChunkId, CollectionId, ObjectId, PackId, SessionId};
+use crate::id::{ChunkId, CollectionId, DescriptionId, ObjectId, PackId, SessionId};
 use crate::storage::parallel::try_map;
 use crate::storage::{self, Listed};
 
@@ -40,8 +40,8 @@ pub struct Collections {
     pub damaged: BTreeSet<(ChunkId, PackId)>,
     /// Snapshots that owners have forgotten, with the hash of their commit.
     pub forgotten: BTreeSet<(SessionId, ObjectId)>,
-    /// Packs an owner has read and found whole, every id computed again.
-    pub attested: HashSet<PackId>,
+    /// What the index says of packs that an owner has read and found to be so, every id computed again.
+    pub attested: HashSet<DescriptionId>,
 }
 
 impl Collections {
@@ -143,8 +143,8 @@ impl Repository {
                     all.forgotten.insert((session, commit));
                 }
                 // A writer could vouch for what it has planted itself.
-                Read::Good(Note { claim: NoteClaim::Verified { packs }, .. }, _, Role::Owner) => {
-                    all.attested.extend(packs);
+                Read::Good(Note { claim: NoteClaim::Verified { descriptions }, .. }, _, Role::Owner) => {
+                    all.attested.extend(descriptions);
                 }
                 _ => {}
             }

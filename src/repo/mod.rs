@@ -9,7 +9,7 @@
 //! is one writer's passage from announcement to commit, [`pack_writer`] turns chunks into
 //! packs, [`tree`] cuts directories and lists into nodes, [`import`] brings the local catalog up to
 //! date, [`content`] and [`reader`] read everything back, [`frames`] many frames at once and
-//! [`read_ahead`] nodes before they are asked for, [`walk`] goes through a tree,
+//! [`read_ahead`] nodes before they are asked for, [`walk`] goes through a tree, [`reach`] finds all that is below it,
 //! [`snapshots`] lists and finds snapshots, [`notes`] vouches for packs.
 
 use std::path::PathBuf;
@@ -32,6 +32,7 @@ pub mod notes;
 pub mod open;
 pub mod pack_writer;
 pub mod pins;
+pub mod reach;
 mod read_ahead;
 pub mod reader;
 pub mod records;

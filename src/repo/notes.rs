@@ -10,16 +10,17 @@ use crate::format::access::Role;
 use crate::format::cbor::{self, Extra};
 use crate::format::gc::{Note, NoteClaim};
 use crate::format::record::RecordKind;
-use crate::id::{ObjectId, PackId};
+use crate::id::{DescriptionId, ObjectId};
 use crate::storage::ErrorKind;
 
 /// Packs named by one note.
 const PACKS_MAX: usize = 100_000;
 
 impl Repository {
-    /// Vouches, as an owner, for packs that were read whole with every id computed again: every
-    /// writer may reuse what is in them, whoever stored it (W4). Durable when it returns.
-    pub fn attest(&self, packs: &BTreeSet<PackId>) -> Result<()> {
+    /// Vouches, as an owner, for what the index says of packs that were read whole with every id
+    /// computed again: every writer may reuse what is in them, whoever stored it (W4). What others
+    /// say of the same packs gains nothing by it. Durable when it returns.
+    pub fn attest(&self, packs: &BTreeSet<DescriptionId>) -> Result<()> {
         if self.keys.role != Role::Owner {
             return Err(not_an_owner());
         }
@@ -30,7 +31,7 @@ impl Repository {
         let mut seen = self.newest_notes()?;
         let packs: Vec<_> = packs.iter().copied().collect();
         for part in packs.chunks(PACKS_MAX) {
-            let claim = NoteClaim::Verified { packs: part.to_vec() };
+            let claim = NoteClaim::Verified { descriptions: part.to_vec() };
             let note = Note { time_secs: self.world.now().secs, seen, claim, extra: Extra::default() };
             seen = vec![self.put_hashed_record(RecordKind::Note, NOTES, &cbor::encode(&note))?];
         }

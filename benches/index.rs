@@ -18,6 +18,7 @@ use criterion::criterion_group;
 use criterion::criterion_main;
 use esker::id::ChunkId;
 use esker::id::CredentialId;
+use esker::id::DescriptionId;
 use esker::id::EpochId;
 use esker::id::PackId;
 use esker::id::SessionId;
@@ -52,6 +53,7 @@ fn pack(number: u32) -> ImportPack {
         salt: [1; 32],
         commitment: [2; 32],
         stored_bytes: 32 << 20,
+        description: DescriptionId::from_bytes([3; 32]),
         rows: (0..ROWS_PER_PACK).map(row).collect(),
     }
 }

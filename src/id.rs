@@ -94,6 +94,8 @@ ids! {
     ObjectId[32];
     /// A pack: BLAKE3 of its stored bytes.
     PackId[32];
+    /// All that an index segment says of a pack (SPEC §8): a hash of it.
+    DescriptionId[32];
 }
 
 impl ObjectId {

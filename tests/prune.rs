@@ -42,6 +42,7 @@ fn options(scene: &Scene) -> Options {
         },
         packs: scene.packs,
         patience: Duration::ZERO,
+        ignore_clock: false,
         close_lost: false,
         threads: 2,
     }

@@ -11,7 +11,8 @@ use super::{Bad, Faults, Options, ReadData, Report};
 use crate::crypto::seal;
 use crate::error::{Kind, Result};
 use crate::format::pack::{Directory, Frame, Pack, TRAILER_BYTES, Trailer, directory_aad};
-use crate::id::{ChunkId, PackId};
+use crate::format::segment::{Origin, PackEntry};
+use crate::id::{ChunkId, DescriptionId, PackId};
 use crate::monitor::Monitor;
 use crate::repo::content::Reader;
 use crate::repo::frames::spans;
@@ -84,7 +85,7 @@ pub(super) fn check(
         let Some(message) = finding.message else {
             let writer = reader.catalog().origins().get(pack.origin as usize).map(|origin| origin.credential);
             if writer.is_some_and(|writer| !reader.repo().is_owner(&writer)) {
-                report.whole.insert(pack.id);
+                report.whole.insert(pack.description);
             }
             continue;
         };
@@ -242,9 +243,20 @@ fn read_directory(
     let plain = seal::open(&key, &directory_aad(&repo.config.repo, &trailer), parts.directory, "pack directory")
         .map_err(|error| error.to_string())?;
     let directory = Directory::decode(&plain).map_err(|error| error.to_string())?;
+    if description(pack.id, stored_bytes, &trailer, &directory) != Some(pack.description) {
+        return Err("what the index says of it is not what it says itself".into());
+    }
     let end = parts.directory.len() + TRAILER_BYTES;
     directory.covers(stored_bytes - end as u64).map_err(|error| error.to_string())?;
     Ok((directory, end))
+}
+
+/// What an index would have to say of a pack.
+fn description(id: PackId, stored_bytes: u64, trailer: &Trailer, directory: &Directory) -> Option<DescriptionId> {
+    let Trailer { session, epoch, salt, frame_commitment, .. } = *trailer;
+    let origin = Origin { session, epoch, credential: directory.credential, envelope: directory.envelope.clone() };
+    let (stored_bytes, frames) = (u32::try_from(stored_bytes).ok()?, directory.frames.clone());
+    Some(PackEntry { id, origin: 0, stored_bytes, salt, frame_commitment, frames }.description(&origin))
 }
 
 /// Where the frames of a pack lie.
@@ -275,7 +287,7 @@ fn as_index(bytes: u64) -> usize {
     usize::try_from(bytes).expect("it is within a buffer in memory")
 }
 
-/// Whether a frame opened, to chunks of their ids, which the index has where they are.
+/// Whether a frame opened, to chunks of their ids.
 fn check_frame(reader: &Reader<'_>, at: &FrameAt, frame: &Frame, opened: Result<&[u8]>, finding: &mut Finding) {
     let plain = match opened {
         Ok(plain) => plain,
@@ -289,15 +301,9 @@ fn check_frame(reader: &Reader<'_>, at: &FrameAt, frame: &Frame, opened: Result<
     let mut start = 0_usize;
     for chunk in &frame.chunks {
         let bytes = plain.get(start..start + chunk.bytes as usize);
-        let right = bytes.is_some_and(|bytes| reader.repo().keys.ids.chunk(kind, bytes) == chunk.id);
-        let indexed = reader.catalog().lookup(&chunk.id).any(|found| {
-            let row = &found.row;
-            row.pack == at.pack && row.frame == at.frame && row.chunk_offset as usize == start
-        });
-        if !right || !indexed {
-            let id = chunk.id.short();
-            let why = if right { "the index does not have it there" } else { "its bytes do not have its id" };
-            finding.message.get_or_insert(format!("chunk `{id}` in frame {}: {why}", at.frame));
+        if !bytes.is_some_and(|bytes| reader.repo().keys.ids.chunk(kind, bytes) == chunk.id) {
+            let (id, frame) = (chunk.id.short(), at.frame);
+            finding.message.get_or_insert(format!("chunk `{id}` in frame {frame}: its bytes do not have its id"));
             finding.chunks.push(chunk.id);
         }
         start += chunk.bytes as usize;

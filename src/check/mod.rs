@@ -12,7 +12,7 @@ mod trees;
 use std::collections::{BTreeMap, BTreeSet};
 
 use crate::error::Result;
-use crate::id::{ChunkId, PackId, SessionId};
+use crate::id::{ChunkId, DescriptionId, SessionId};
 use crate::monitor::Monitor;
 use crate::path::TreePath;
 use crate::repo::content::Reader;
@@ -84,8 +84,8 @@ pub struct Report {
     pub packs_read: u64,
     /// Stored bytes read of them.
     pub bytes_read: u64,
-    /// Packs by writers that were read and found whole, every id computed again.
-    pub whole: BTreeSet<PackId>,
+    /// What the index says of packs by writers that were read and found to be so, every id computed again.
+    pub whole: BTreeSet<DescriptionId>,
     /// Packs and sessions that no snapshot needs, or that are not finished: not a fault.
     pub notes: Vec<String>,
 }
@@ -93,11 +93,11 @@ pub struct Report {
 /// Files named for one fault; the rest are counted.
 const AFFECTED_NAMED_MAX: usize = 100;
 
-/// Faults as they are found, one for each object.
+/// Faults as they are found, one for each object or other key.
 #[derive(Debug, Clone, Default)]
 struct Faults {
     list: Vec<Fault>,
-    by_object: BTreeMap<String, usize>,
+    by_key: BTreeMap<String, usize>,
     /// The path each fault was last said to affect: a file of many chunks counts once.
     last_affected: BTreeMap<usize, Affected>,
 }
@@ -105,27 +105,43 @@ struct Faults {
 impl Faults {
     /// Notes a fault; the first message about an object stays.
     fn add(&mut self, object: &str, message: impl Into<String>) -> usize {
-        if let Some(known) = self.by_object.get(object) {
+        self.add_once(object, object, message)
+    }
+
+    /// Notes a fault that goes by `key`: one stored thing can be at fault under any number of paths.
+    fn add_once(&mut self, key: &str, object: &str, message: impl Into<String>) -> usize {
+        if let Some(known) = self.by_key.get(key) {
             return *known;
         }
         let fault = Fault { object: object.to_owned(), message: message.into(), affected: vec![], affected_total: 0 };
         self.list.push(fault);
-        self.by_object.insert(object.to_owned(), self.list.len() - 1);
+        self.by_key.insert(key.to_owned(), self.list.len() - 1);
         self.list.len() - 1
     }
 
-    /// Notes that a fault affects a path.
-    fn affects(&mut self, fault: usize, snapshot: SessionId, path: &TreePath) {
+    /// Notes that a fault affects a path; says whether that was not what it was noted to affect last.
+    fn affects(&mut self, fault: usize, snapshot: SessionId, path: &TreePath) -> bool {
         let affected = Affected { snapshot, path: path.clone() };
         if self.last_affected.get(&fault) == Some(&affected) {
-            return;
+            return false;
         }
-        let known = &mut self.list[fault];
-        known.affected_total += 1;
-        if known.affected.len() < AFFECTED_NAMED_MAX {
-            known.affected.push(affected.clone());
+        self.affects_more(fault, 1);
+        if !self.names_no_more(fault) {
+            self.list[fault].affected.push(affected.clone());
         }
         self.last_affected.insert(fault, affected);
+        true
+    }
+
+    /// Notes that a fault affects so many more paths, without naming them.
+    fn affects_more(&mut self, fault: usize, count: u64) {
+        let total = &mut self.list[fault].affected_total;
+        *total = total.saturating_add(count);
+    }
+
+    /// Whether a fault has named as many paths as it names.
+    fn names_no_more(&self, fault: usize) -> bool {
+        self.list[fault].affected.len() >= AFFECTED_NAMED_MAX
     }
 }
 
@@ -170,7 +186,7 @@ fn read_data(
     report: &mut Report,
 ) -> Result<()> {
     let wanted = match options.snapshot {
-        Some(_) => Some(trees::packs_of(reader, chosen)?),
+        Some(_) => Some(trees::packs_of(reader, chosen, monitor)?),
         None => None,
     };
     let (mut early, known, count) = (faults.clone(), bad.clone(), faults.list.len());

@@ -1,34 +1,53 @@
 //! Walking snapshots: every node and chunk they name is there, and what the faults affect.
+//!
+//! A directory or list found whole once is not walked again. One that is not whole is, to name what
+//! a fault affects there too; but only until every fault in it has named as many paths as it names.
+//! So the walk ends though directories may share what is below them, level upon level, and be more
+//! than anybody can walk through.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use super::{Bad, Faults};
 use crate::error::{Error, Kind, Result};
-use crate::format::tree::{Content, Detail, Entry, Piece};
+use crate::format::tree::{Content, Detail, Entry, Piece, Totals};
 use crate::id::{ChunkId, SessionId};
 use crate::index::Marks;
 use crate::monitor::Monitor;
 use crate::path::TreePath;
 use crate::repo::content::Reader;
-use crate::repo::reader::{Entries, Pieces};
+use crate::repo::reach::{Reach, is_marked};
+use crate::repo::reader::Pieces;
 use crate::repo::snapshots::SnapshotInfo;
+use crate::repo::walk::Walk as Entries;
 
 /// Deepest a directory may lie: a hostile tree ends here.
 const DEPTH_MAX: usize = 100_000;
+
+/// Faults, and how many paths each affects.
+type Counts = BTreeMap<usize, u64>;
 
 struct Walk<'a, 'r> {
     reader: &'a Reader<'r>,
     faults: &'a mut Faults,
     bad: &'a Bad,
+    snapshot: SessionId,
     /// Directories and lists below which everything was found whole.
     whole: Marks,
+    /// The other directories, by row of the catalog, and what the faults below each affect there.
+    broken: HashMap<u64, Counts>,
+    /// The directories around what is looked at.
+    open: Vec<Open>,
 }
 
 /// A directory being walked.
-struct Open<'a, 'r> {
-    entries: Entries<'a, Reader<'r>>,
+struct Open {
     id: ChunkId,
+    path: TreePath,
     whole: bool,
+    counts: Counts,
+    /// What it says lies below it, and what does as far as that was seen.
+    totals: Totals,
+    found: Totals,
 }
 
 /// Walks the snapshots and adds to the faults what they affect.
@@ -39,116 +58,185 @@ pub(super) fn check(
     faults: &mut Faults,
     bad: &Bad,
 ) -> Result<()> {
-    let mut walk = Walk { reader, faults, bad, whole: Marks::with_rows(reader.catalog().rows()) };
+    let Some(first) = snapshots.first() else { return Ok(()) };
+    let mut walk = Walk {
+        reader,
+        faults,
+        bad,
+        snapshot: first.id(),
+        whole: Marks::with_rows(reader.catalog().rows()),
+        broken: HashMap::new(),
+        open: Vec::new(),
+    };
     for info in snapshots {
-        walk.snapshot(info, monitor)?;
-        if monitor.stopping() {
-            return Err(Error::new(Kind::Interrupted, "the check was interrupted"));
-        }
+        walk.snapshot = info.id();
+        walk.tree(&info.snapshot.root, monitor)?;
     }
     Ok(())
 }
 
-impl<'a, 'r> Walk<'a, 'r> {
-    fn snapshot(&mut self, info: &SnapshotInfo, monitor: &Monitor) -> Result<()> {
-        let snapshot = info.id();
-        let mut path = TreePath::root();
-        let mut stack = Vec::new();
-        stack.extend(self.enter(&info.snapshot.root, snapshot, &path)?);
-        while let Some(open) = stack.last_mut() {
-            match open.entries.next() {
-                Some(Ok(entry)) => {
-                    let Some(name) = &entry.name else { continue };
-                    path.push(name);
+impl Walk<'_, '_> {
+    fn tree(&mut self, root: &Entry, monitor: &Monitor) -> Result<()> {
+        if !self.enter(root, &TreePath::root()) {
+            return Ok(());
+        }
+        let mut entries = Entries::below(self.reader, TreePath::root(), root);
+        while let Some(entry) = entries.next() {
+            if monitor.stopping() {
+                return Err(Error::new(Kind::Interrupted, "the check was interrupted"));
+            }
+            while self.open.len() > entries.depth() {
+                self.leave();
+            }
+            match entry {
+                Ok(entry) => {
                     monitor.done(1, 0);
-                    if let Detail::Directory { .. } = entry.detail {
-                        if stack.len() >= DEPTH_MAX {
-                            return Err(Error::new(Kind::Damaged, format!("`{path}` lies too deep to be checked")));
-                        }
-                        match self.enter(&entry, snapshot, &path)? {
-                            Some(below) => {
-                                stack.push(below);
-                                continue;
-                            }
-                            None => path.pop(),
-                        }
-                    } else {
-                        let whole = self.file(&entry, snapshot, &path)?;
-                        path.pop();
-                        if let Some(open) = stack.last_mut() {
-                            open.whole &= whole;
-                        }
+                    if let Some(around) = self.open.last_mut() {
+                        around.found.add(entry.totals());
+                    }
+                    if !matches!(entry.detail, Detail::Directory { .. }) {
+                        let whole = self.file(&entry, entries.path())?;
+                        self.and_whole(whole);
+                    } else if !self.enter(&entry, entries.path()) {
+                        entries.pass_over();
                     }
                 }
-                Some(Err(error)) => {
-                    open.whole = false;
-                    self.unreadable(error, snapshot, &path)?;
-                }
-                None => {
-                    let done = stack.pop();
-                    if let Some(done) = done {
-                        if done.whole {
-                            self.mark_whole(&done.id);
-                        }
-                        if let Some(around) = stack.last_mut() {
-                            around.whole &= done.whole;
-                        }
-                    }
-                    path.pop();
+                Err(error) => {
+                    self.and_whole(false);
+                    self.unreadable(error, entries.path())?;
                 }
             }
+        }
+        while !self.open.is_empty() {
+            self.leave();
         }
         Ok(())
     }
 
-    /// Begins a directory, unless it was found whole before.
-    fn enter(&mut self, entry: &Entry, snapshot: SessionId, path: &TreePath) -> Result<Option<Open<'a, 'r>>> {
-        let Detail::Directory { id, level, .. } = entry.detail else { return Ok(None) };
-        if self.is_whole(&id) {
-            return Ok(None);
+    /// Whether the directory around is still whole.
+    fn and_whole(&mut self, whole: bool) {
+        if let Some(around) = self.open.last_mut() {
+            around.whole &= whole;
         }
-        // Its nodes are read, and so checked, on the way; that they lie in a bad pack shows there.
-        let whole = self.chunk(&id, None, snapshot, path)?;
-        Ok(Some(Open { entries: Entries::new(self.reader, id, level), id, whole }))
+    }
+
+    /// Begins a directory, unless there is nothing to be learned in it.
+    fn enter(&mut self, entry: &Entry, path: &TreePath) -> bool {
+        let Detail::Directory { id, totals, .. } = entry.detail else { return false };
+        let row = self.row_of(&id);
+        if row.is_some_and(|row| self.whole.get(row)) {
+            return false;
+        }
+        if let Some(counts) = row.and_then(|row| self.broken.get(&row))
+            && counts.keys().all(|fault| self.faults.names_no_more(*fault))
+        {
+            let counts = counts.clone();
+            counts.iter().for_each(|(fault, count)| self.faults.affects_more(*fault, *count));
+            self.count(counts);
+            self.and_whole(false);
+            return false;
+        }
+        if self.open.len() >= DEPTH_MAX {
+            let message = format!("it lies more than {DEPTH_MAX} directories deep and was not checked");
+            let fault = self.faults.add_once(&format!("deep {id}"), &format!("directory node {id}"), message);
+            self.affects(fault, path);
+            self.and_whole(false);
+            return false;
+        }
+        let (counts, found) = (Counts::new(), Totals::default());
+        self.open.push(Open { id, path: path.clone(), whole: true, counts, totals, found });
+        // Its nodes are read, and so checked, on the way; that they lie in a bad pack shows here.
+        let whole = self.chunk(&id, None, path);
+        self.and_whole(whole);
+        true
+    }
+
+    /// Goes up from the innermost directory.
+    fn leave(&mut self) {
+        let Some(mut done) = self.open.pop() else { return };
+        if done.whole && done.found != done.totals {
+            let (said, found) = (in_words(done.totals), in_words(done.found));
+            let key = format!("totals {} {said}", done.id);
+            let message = format!("it says that it has {said} below it, and has {found}");
+            let fault = self.faults.add_once(&key, &format!("directory `{}`", done.path), message);
+            if self.faults.affects(fault, self.snapshot, &done.path) {
+                *done.counts.entry(fault).or_default() += 1;
+            }
+            done.whole = false;
+        }
+        let row = self.row_of(&done.id);
+        if done.whole {
+            self.mark_whole(row);
+        } else {
+            row.into_iter().for_each(|row| drop(self.broken.insert(row, done.counts.clone())));
+            self.count(done.counts);
+        }
+        self.and_whole(done.whole);
+    }
+
+    /// Adds to what the faults affect in the directory around.
+    fn count(&mut self, counts: Counts) {
+        let Some(around) = self.open.last_mut() else { return };
+        for (fault, count) in counts {
+            let sum = around.counts.entry(fault).or_default();
+            *sum = sum.saturating_add(count);
+        }
     }
 
     /// Checks a file's content; says whether all of it is there.
-    fn file(&mut self, entry: &Entry, snapshot: SessionId, path: &TreePath) -> Result<bool> {
+    fn file(&mut self, entry: &Entry, path: &TreePath) -> Result<bool> {
         let Detail::File { size, content, .. } = &entry.detail else { return Ok(true) };
-        if let Content::List { id, .. } = content
-            && self.is_whole(id)
-        {
-            return Ok(true);
+        // Taken out, so that it can be asked while faults are noted.
+        let whole = std::mem::take(&mut self.whole);
+        // Nodes that come twice, a million times even, can tell nothing new.
+        let mut seen = BTreeSet::new();
+        let result = self.pieces(*size, content, path, &mut |row| whole.get(row) || !seen.insert(row));
+        self.whole = whole;
+        if matches!(result, Ok(true)) {
+            self.mark_whole(seen);
         }
+        result
+    }
+
+    fn pieces(
+        &mut self,
+        size: u64,
+        content: &Content,
+        path: &TreePath,
+        known: &mut dyn FnMut(u64) -> bool,
+    ) -> Result<bool> {
+        let reader = self.reader;
+        let row_of = |id: &ChunkId| reader.places(id).next().map(|found| found.ordinal);
+        let mut pieces = Pieces::new(reader, content).unless(|node| row_of(node).is_some_and(&mut *known));
         let mut whole = true;
         let mut total = 0_u64;
-        for piece in Pieces::new(self.reader, content) {
+        while let Some(piece) = pieces.next() {
             match piece {
                 Ok(piece) => {
                     total = total.saturating_add(piece.bytes());
                     if let Piece::Chunk { id, bytes } = piece {
-                        whole &= self.chunk(&id, Some(bytes), snapshot, path)?;
+                        whole &= self.chunk(&id, Some(bytes), path);
                     }
                 }
                 Err(error) => {
                     whole = false;
-                    self.unreadable(error, snapshot, path)?;
+                    self.unreadable(error, path)?;
                 }
             }
         }
-        if whole && total != *size {
-            let fault = self.faults.add(&format!("file `{path}`"), format!("pieces of {total} bytes, size {size}"));
-            self.faults.affects(fault, snapshot, path);
+        total = total.saturating_add(pieces.bytes_passed_over());
+        if whole && total != size {
+            let list = if let Content::List { id, .. } = content { id.to_string() } else { String::new() };
+            let message = format!("pieces of {total} bytes, size {size}");
+            let fault = self.faults.add_once(&format!("size {list} {size}"), &format!("file `{path}`"), message);
+            self.affects(fault, path);
             whole = false;
-        }
-        if whole && let Content::List { id, .. } = content {
-            self.mark_whole(id);
         }
         Ok(whole)
     }
 
     /// Whether a chunk lies whole in a pack that is there.
-    fn chunk(&mut self, id: &ChunkId, bytes: Option<u32>, snapshot: SessionId, path: &TreePath) -> Result<bool> {
+    fn chunk(&mut self, id: &ChunkId, bytes: Option<u32>, path: &TreePath) -> bool {
         let mut fault = None;
         for found in self.reader.places(id) {
             let pack = found.row.pack;
@@ -156,63 +244,64 @@ impl<'a, 'r> Walk<'a, 'r> {
                 continue;
             }
             match self.bad.packs.get(&pack).or_else(|| self.bad.chunks.get(&(pack, *id))) {
-                None => return Ok(true),
+                None => return true,
                 Some(known) => fault = Some(*known),
             }
         }
         let fault =
             fault.unwrap_or_else(|| self.faults.add(&format!("chunk {id}"), "it is in no pack that the index knows"));
-        self.faults.affects(fault, snapshot, path);
-        Ok(false)
+        self.affects(fault, path);
+        false
     }
 
     /// A node could not be read. Only damage is a finding; the rest ends the check.
-    fn unreadable(&mut self, error: Error, snapshot: SessionId, path: &TreePath) -> Result<()> {
+    fn unreadable(&mut self, error: Error, path: &TreePath) -> Result<()> {
         if error.kind() != Kind::Damaged {
             return Err(error);
         }
-        let fault = self.faults.add(&format!("nodes of `{path}`"), error.with_causes());
-        self.faults.affects(fault, snapshot, path);
+        // Which node it is stands in the reason, whatever the path.
+        let (what, reason) = (error.to_string(), error.with_causes());
+        let of_path = what.ends_with(&format!("`{path}`"));
+        let reason = reason.strip_prefix(&format!("{what}: ")).filter(|_| of_path).unwrap_or(&reason);
+        let fault = self.faults.add_once(&format!("node {reason}"), &format!("nodes of `{path}`"), reason);
+        self.affects(fault, path);
         Ok(())
     }
 
-    fn is_whole(&self, id: &ChunkId) -> bool {
-        self.reader.places(id).next().is_some_and(|found| self.whole.get(found.ordinal))
+    fn affects(&mut self, fault: usize, path: &TreePath) {
+        if self.faults.affects(fault, self.snapshot, path) {
+            self.count(Counts::from([(fault, 1)]));
+        }
     }
 
-    fn mark_whole(&mut self, id: &ChunkId) {
-        if let Some(found) = self.reader.places(id).next() {
-            self.whole.set(found.ordinal);
+    fn mark_whole(&mut self, rows: impl IntoIterator<Item = u64>) {
+        for row in rows {
+            self.whole.set(row);
         }
+    }
+
+    fn row_of(&self, id: &ChunkId) -> Option<u64> {
+        self.reader.places(id).next().map(|found| found.ordinal)
     }
 }
 
+fn in_words(totals: Totals) -> String {
+    format!("{} files, {} directories and {} bytes", totals.files, totals.directories, totals.bytes)
+}
+
 /// The packs that hold what these snapshots need.
-pub(super) fn packs_of(reader: &Reader<'_>, snapshots: &[&SnapshotInfo]) -> Result<BTreeSet<u32>> {
-    let mut packs = BTreeSet::new();
+pub(super) fn packs_of(reader: &Reader<'_>, snapshots: &[&SnapshotInfo], monitor: &Monitor) -> Result<BTreeSet<u32>> {
+    let reach = Reach::new(reader);
     for info in snapshots {
-        let mut open = vec![info.snapshot.root.clone()];
-        while let Some(entry) = open.pop() {
-            let mut add = |id: &ChunkId| packs.extend(reader.places(id).map(|found| found.row.pack));
-            match &entry.detail {
-                Detail::Directory { id, level, .. } => {
-                    add(id);
-                    // Damage is found, and said, when the trees are walked.
-                    open.extend(Entries::new(reader, *id, *level).filter_map(Result::ok));
-                }
-                Detail::File { content, .. } => {
-                    if let Content::List { id, .. } = content {
-                        add(id);
-                    }
-                    for piece in Pieces::new(reader, content).filter_map(Result::ok) {
-                        if let Piece::Chunk { id, .. } = piece {
-                            add(&id);
-                        }
-                    }
-                }
-                _ => {}
-            }
-        }
+        // Damage is found, and said, when the trees are walked.
+        reach.walk(&info.snapshot.root, TreePath::root(), monitor, |_| Ok(()))?;
     }
+    let reached = reach.into_marks();
+    let mut packs = BTreeSet::new();
+    reader.catalog().each_chunk(|copies| {
+        if is_marked(&reached, copies) {
+            packs.extend(copies.iter().map(|found| found.row.pack).filter(|pack| reader.is_alive(*pack)));
+        }
+    });
     Ok(packs)
 }

@@ -40,8 +40,14 @@ pub(super) fn run(app: &App, args: &ForgetArgs) -> Result<()> {
     let mut groups = Vec::new();
     if !args.snapshots.is_empty() {
         let mut named = BTreeMap::new();
+        // One that is forgotten already may be forgotten for good sooner.
+        let (forgotten, _) = reader.forgotten_snapshots(&filter)?;
         for wanted in &args.snapshots {
-            let info = reader.find_snapshot(wanted, &filter)?;
+            let mut matching = forgotten.iter().filter(|info| info.id().to_string().starts_with(wanted.as_str()));
+            let info = match (reader.find_snapshot(wanted, &filter), matching.next(), matching.next()) {
+                (Err(_), Some(info), None) => info.clone(),
+                (found, ..) => found?,
+            };
             named.insert(info.id(), info);
         }
         let decisions = named.into_values().map(|info| Decision { info, reasons: Vec::new() }).collect();
@@ -68,8 +74,8 @@ pub(super) fn run(app: &App, args: &ForgetArgs) -> Result<()> {
         let window = i64::try_from(args.undelete_window).unwrap_or(i64::MAX);
         crate::forget::run(&repository, &gone, window)?;
         if !app.global.json && !gone.is_empty() && window > 0 {
-            let days = text::duration(std::time::Duration::from_secs(args.undelete_window));
-            app.say(&format!("they can be brought back for {days}: `esker undelete ID`"))?;
+            let until = app.show_time(app.world.now().plus_secs(window));
+            app.say(&format!("until {until} they can be brought back: `esker undelete ID`"))?;
         }
     }
     drop(reader);

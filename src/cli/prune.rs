@@ -30,6 +30,7 @@ pub(super) fn collect(app: &App, repository: &Repository, args: &CollectArgs, dr
         },
         packs: PackSettings::default(),
         patience: Duration::from_secs(args.patience),
+        ignore_clock: args.ignore_clock,
         close_lost: args.close_lost_sessions,
         threads: app.threads(),
     };

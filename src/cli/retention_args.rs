@@ -104,6 +104,9 @@ pub(super) struct CollectArgs {
     /// after all has to look at everything again
     #[arg(long, value_name = "TIME", default_value = "15m", value_parser = parse_age, help_heading = GARBAGE)]
     pub(super) patience: u64,
+    /// Go by this machine's clock though it is far from what others have signed
+    #[arg(long, help_heading = GARBAGE)]
+    pub(super) ignore_clock: bool,
     /// Give up what sessions have stored that have lost both announcement and commit
     #[arg(long, help_heading = GARBAGE)]
     pub(super) close_lost_sessions: bool,

@@ -3,7 +3,7 @@
 
 use super::cbor::{self, Extra, MapReader, MapWriter, Record};
 use super::{DecodeError, Result};
-use crate::id::{ChunkId, CollectionId, ObjectId, PackId, SessionId};
+use crate::id::{ChunkId, CollectionId, DescriptionId, ObjectId, PackId, SessionId};
 
 /// `gc/<cid>/condemned`: packs this collection wants to delete.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -132,8 +132,8 @@ pub enum NoteClaim {
     },
     /// Packs were read and every chunk in them recomputed.
     Verified {
-        /// The packs, in ascending order.
-        packs: Vec<PackId>,
+        /// What the index says of them, in ascending order.
+        descriptions: Vec<DescriptionId>,
     },
     /// A chunk in a pack does not open to its id.
     Damaged {
@@ -189,8 +189,8 @@ impl Record for Note {
                 map.bytes(5, commit.as_bytes());
                 map.i64(6, *until_secs);
             }
-            NoteClaim::Verified { packs } => {
-                map.list(7, packs, |out, pack| cbor::push_bytes(out, pack.as_bytes()));
+            NoteClaim::Verified { descriptions } => {
+                map.list(7, descriptions, |out, description| cbor::push_bytes(out, description.as_bytes()));
             }
             NoteClaim::Damaged { chunk, pack } => {
                 map.bytes(8, chunk.as_bytes());
@@ -215,7 +215,10 @@ impl Record for Note {
                 commit: ObjectId::from_bytes(map.array(5)?),
                 until_secs: map.i64(6)?,
             },
-            2 => NoteClaim::Verified { packs: read_packs(map, 7, Self::WHAT)? },
+            2 => NoteClaim::Verified {
+                descriptions: map
+                    .ascending(7, |decoder| Ok(DescriptionId::from_bytes(cbor::read_array(Self::WHAT, decoder)?)))?,
+            },
             3 => NoteClaim::Damaged {
                 chunk: ChunkId::from_bytes(map.array(8)?),
                 pack: PackId::from_bytes(map.array(9)?),
@@ -306,7 +309,7 @@ mod tests {
         round_trip(Done { collection, time_secs: 1, sweeps: vec![object], seen_notes: vec![], extra: extra() });
         for claim in [
             NoteClaim::Forgotten { session, commit: object, until_secs: 9 },
-            NoteClaim::Verified { packs: packs.clone() },
+            NoteClaim::Verified { descriptions: vec![DescriptionId::from_bytes([7; 32])] },
             NoteClaim::Damaged { chunk: ChunkId::from_bytes([6; 32]), pack: packs[0] },
             NoteClaim::Quarantined { session },
             NoteClaim::Audit { action: "restore".into(), detail: "x".into() },

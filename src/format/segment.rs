@@ -7,7 +7,7 @@
 use super::bytes::Fields;
 use super::pack::{Frame, decode_frames, encode_frames};
 use super::{DecodeError, Result};
-use crate::id::{CredentialId, EpochId, PackId, SessionId};
+use crate::id::{CredentialId, DescriptionId, EpochId, PackId, SessionId};
 
 /// A session that packs of a segment come from.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -48,27 +48,50 @@ pub struct Segment {
     pub packs: Vec<PackEntry>,
 }
 
+impl Origin {
+    fn encode(&self, out: &mut Vec<u8>) {
+        out.extend_from_slice(self.session.as_bytes());
+        out.extend_from_slice(self.epoch.as_bytes());
+        out.extend_from_slice(self.credential.as_bytes());
+        out.extend_from_slice(&count(self.envelope.len()));
+        out.extend_from_slice(&self.envelope);
+    }
+}
+
+impl PackEntry {
+    /// What goes for all that is said here of the pack: anybody may say something else of it.
+    pub fn description(&self, origin: &Origin) -> DescriptionId {
+        let mut said = Vec::new();
+        origin.encode(&mut said);
+        said.extend_from_slice(self.id.as_bytes());
+        self.encode_rest(&mut said);
+        DescriptionId::from_bytes(blake3::derive_key("esker v1 pack description", &said))
+    }
+
+    /// What follows the origin in a segment.
+    fn encode_rest(&self, out: &mut Vec<u8>) {
+        out.extend_from_slice(&self.stored_bytes.to_le_bytes());
+        out.extend_from_slice(&self.salt);
+        out.extend_from_slice(&self.frame_commitment);
+        encode_frames(&self.frames, out);
+    }
+}
+
+fn count(length: usize) -> [u8; 4] {
+    u32::try_from(length).expect("a segment is far smaller").to_le_bytes()
+}
+
 impl Segment {
     /// `origin count u32 || origins || pack count u32 || packs`.
     pub fn encode(&self) -> Vec<u8> {
         let mut out = Vec::new();
-        let count = |length: usize| u32::try_from(length).expect("a segment is far smaller").to_le_bytes();
         out.extend_from_slice(&count(self.origins.len()));
-        for origin in &self.origins {
-            out.extend_from_slice(origin.session.as_bytes());
-            out.extend_from_slice(origin.epoch.as_bytes());
-            out.extend_from_slice(origin.credential.as_bytes());
-            out.extend_from_slice(&count(origin.envelope.len()));
-            out.extend_from_slice(&origin.envelope);
-        }
+        self.origins.iter().for_each(|origin| origin.encode(&mut out));
         out.extend_from_slice(&count(self.packs.len()));
         for pack in &self.packs {
             out.extend_from_slice(pack.id.as_bytes());
             out.extend_from_slice(&pack.origin.to_le_bytes());
-            out.extend_from_slice(&pack.stored_bytes.to_le_bytes());
-            out.extend_from_slice(&pack.salt);
-            out.extend_from_slice(&pack.frame_commitment);
-            encode_frames(&pack.frames, &mut out);
+            pack.encode_rest(&mut out);
         }
         out
     }

@@ -254,6 +254,14 @@ impl Entry {
         hash.as_bytes().first_chunk().copied().map(LinkGroup::from_bytes)
     }
 
+    /// How many entries it says are below it, directories and all else.
+    pub fn entries_below(&self) -> u64 {
+        match self.detail {
+            Detail::Directory { totals, .. } => totals.files.saturating_add(totals.directories),
+            _ => 0,
+        }
+    }
+
     /// What this entry adds to its directory's totals.
     pub fn totals(&self) -> Totals {
         match self.detail {

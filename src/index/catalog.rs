@@ -32,6 +32,7 @@ use super::store::Draft;
 use super::store::Store;
 use super::store::Trouble;
 use crate::id::ChunkId;
+use crate::id::DescriptionId;
 use crate::id::PackId;
 
 /// How long to wait for another process to let go of the catalog.
@@ -61,6 +62,8 @@ pub struct ImportPack {
     pub commitment: [u8; 32],
     /// How long it is in storage.
     pub stored_bytes: u32,
+    /// All of that, and what it holds.
+    pub description: DescriptionId,
     /// The chunks in it.
     pub rows: Vec<NewRow>,
 }

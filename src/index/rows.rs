@@ -2,6 +2,7 @@
 
 use crate::id::ChunkId;
 use crate::id::CredentialId;
+use crate::id::DescriptionId;
 use crate::id::EpochId;
 use crate::id::PackId;
 use crate::id::SessionId;
@@ -10,7 +11,7 @@ use crate::id::SessionId;
 pub(super) const CHUNK_ROW_BYTES: usize = 64;
 
 /// Bytes of a stored [`PackRow`].
-const PACK_ROW_BYTES: usize = 104;
+const PACK_ROW_BYTES: usize = 136;
 
 /// Bytes of a stored [`OriginRow`].
 const ORIGIN_ROW_BYTES: usize = 96;
@@ -76,6 +77,8 @@ pub struct PackRow {
     pub commitment: [u8; 32],
     /// How long it is in storage.
     pub stored_bytes: u32,
+    /// All of that, and what it holds: another description is another pack to the catalog.
+    pub description: DescriptionId,
 }
 
 /// The session that made a pack, as some index segment describes it.
@@ -201,7 +204,8 @@ impl PackRow {
         row[32..36].copy_from_slice(&self.origin.to_le_bytes());
         row[36..68].copy_from_slice(&self.salt);
         row[68..100].copy_from_slice(&self.commitment);
-        row[100..].copy_from_slice(&self.stored_bytes.to_le_bytes());
+        row[100..104].copy_from_slice(&self.stored_bytes.to_le_bytes());
+        row[104..].copy_from_slice(self.description.as_bytes());
         row
     }
 
@@ -216,6 +220,7 @@ impl PackRow {
             salt: fields.array()?,
             commitment: fields.array()?,
             stored_bytes: fields.u32()?,
+            description: DescriptionId::from_bytes(fields.array()?),
         })
     }
 }
@@ -304,9 +309,10 @@ mod tests {
 
     #[test]
     fn packs_and_origins_are_read_as_they_were_written_and_refused_when_cut() {
-        let pack = PackRow { id: PackId::of(b"pack"), origin: 3, salt: [4; 32], commitment: [5; 32], stored_bytes: 6 };
+        let (id, description) = (PackId::of(b"pack"), DescriptionId::from_bytes([7; 32]));
+        let pack = PackRow { id, origin: 3, salt: [4; 32], commitment: [5; 32], stored_bytes: 6, description };
         assert_eq!(PackRow::decode(&pack.encode()), Some(pack.clone()));
-        assert_eq!(PackRow::decode(&pack.encode()[..103]), None);
+        assert_eq!(PackRow::decode(&pack.encode()[..135]), None);
         let origin = OriginRow {
             session: SessionId::from_bytes([1; 16]),
             epoch: EpochId::from_bytes([2; 16]),

@@ -76,6 +76,7 @@ impl State {
                         salt: pack.salt,
                         commitment: pack.commitment,
                         stored_bytes: pack.stored_bytes,
+                        description: pack.description,
                     })
                 };
                 Some(import.packs.iter().map(number).collect())

@@ -57,7 +57,7 @@ use super::unnamed::unique;
 use crate::storage::local::sync_directory;
 
 /// The version of all that is in the directory. Another one is begun anew.
-const FORMAT: u64 = 2;
+const FORMAT: u64 = 3;
 
 const DATABASE: &str = "catalog.redb";
 const CACHE_BYTES: usize = 4 << 20;

@@ -20,6 +20,7 @@ use super::NewOrigin;
 use super::NewRow;
 use crate::id::ChunkId;
 use crate::id::CredentialId;
+use crate::id::DescriptionId;
 use crate::id::EpochId;
 use crate::id::PackId;
 use crate::id::SessionId;
@@ -58,6 +59,7 @@ fn source(key: u32, session: u8, pack: u32, chunks: impl IntoIterator<Item = u32
             salt: [3; 32],
             commitment: [4; 32],
             stored_bytes: 5,
+            description: DescriptionId::from_bytes([6; 32]),
             rows: chunks.into_iter().map(|chunk| row(chunk, pack)).collect(),
         }],
     }
@@ -225,11 +227,15 @@ fn a_pack_described_in_two_ways_has_two_numbers_and_neither_hides_the_other() {
     let honest = source(0, 1, 7, [1]);
     let mut lying = source(1, 1, 7, [1]);
     lying.packs[0].commitment = [9; 32];
-    catalog.import(vec![lying, honest]).unwrap();
+    // The same pack of the same session, said to hold something else.
+    let mut more = source(2, 1, 7, [1, 2]);
+    more.packs[0].description = DescriptionId::from_bytes([8; 32]);
+    catalog.import(vec![lying, honest, more]).unwrap();
     let id = id(1);
-    let commitments: BTreeSet<u8> =
-        catalog.lookup(&id).map(|found| catalog.packs()[found.row.pack as usize].commitment[0]).collect();
-    assert_eq!(commitments, BTreeSet::from([4, 9]));
+    let row = |found: super::Found| &catalog.packs()[found.row.pack as usize];
+    let said: BTreeSet<_> = catalog.lookup(&id).map(row).map(|row| (row.commitment[0], row.description)).collect();
+    let description = |n| DescriptionId::from_bytes([n; 32]);
+    assert_eq!(said, BTreeSet::from([(4, description(6)), (9, description(6)), (4, description(8))]));
 }
 
 #[test]

@@ -45,6 +45,8 @@ pub struct Options {
     /// How long a writer may be silent before it is asked whether it has committed. Asking early costs
     /// that writer looking at everything again, nothing else.
     pub patience: Duration,
+    /// Goes by this machine's clock though it is far from what others have signed.
+    pub ignore_clock: bool,
     /// Sessions that have lost their announcement and their commit are called void.
     pub close_lost: bool,
     /// How many threads work.
@@ -93,6 +95,9 @@ pub fn run(
     repo.refuse_if_behind()?;
     // G1 to G3.
     let mut survey = Survey::look(repo, options.close_lost, monitor)?;
+    if !options.ignore_clock {
+        survey.refuse_a_wrong_clock()?;
+    }
     let mut live = survey.mark(monitor)?;
     let plan = survey.plan(&live, &options.limits)?;
     plan.refuse_too_much(&options.limits)?;

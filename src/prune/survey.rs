@@ -13,11 +13,16 @@ use crate::path::TreePath;
 use crate::repo::Repository;
 use crate::repo::collections::FLAGS;
 use crate::repo::content::Reader;
-use crate::repo::marking::{Marking, is_marked};
+use crate::repo::reach::{Reach, is_marked};
 use crate::repo::session::{PACKS, SESSIONS, pack_name};
 use crate::repo::standing::Standing;
 use crate::storage::ErrorKind;
 use crate::storage::parallel::try_map;
+
+/// How far this machine's clock may be behind the newest commit of an owner.
+const CLOCK_BEHIND_SECS_MAX: i64 = 24 * 3600;
+/// How far it may be ahead of it: a repository may rest for a while.
+const CLOCK_AHEAD_SECS_MAX: i64 = 400 * 24 * 3600;
 
 /// A look at the repository.
 pub(super) struct Survey<'r> {
@@ -134,6 +139,23 @@ impl<'r> Survey<'r> {
         Ok(())
     }
 
+    /// Refuses when this machine's time is far from that of the newest commit: by a clock that is wrong, the
+    /// time to undelete would be over too soon.
+    pub(super) fn refuse_a_wrong_clock(&self) -> Result<()> {
+        let repo = self.reader.repo();
+        let now = repo.world.now().secs;
+        let owned = self.reader.commits().headers.values().filter(|header| repo.trusts(&header.credential));
+        let Some(newest) = owned.map(|header| header.time_secs).max() else { return Ok(()) };
+        let found = match now.saturating_sub(newest) {
+            behind if behind < -CLOCK_BEHIND_SECS_MAX => "behind",
+            ahead if ahead > CLOCK_AHEAD_SECS_MAX => "ahead of",
+            _ => return Ok(()),
+        };
+        let days = now.saturating_sub(newest).unsigned_abs() / (24 * 3600);
+        let what = format!("nothing was collected: this machine's clock is {days} days {found} the newest snapshot");
+        Err(Error::new(Kind::Refused, what).hint("set the clock; if it is right, add `--ignore-clock`"))
+    }
+
     /// The sessions that are to be given up.
     pub(super) fn lost_sessions(&self) -> BTreeSet<SessionId> {
         self.lost.clone()
@@ -151,7 +173,7 @@ impl<'r> Survey<'r> {
         let reader = &self.reader;
         let standings = reader.standings();
         let roots: Vec<_> = reader.commits().headers.values().filter(|header| standings.of(header).is_root()).collect();
-        let marking = Marking::new(reader);
+        let reach = Reach::new(reader);
         let mut whole = BTreeSet::new();
         for header in roots {
             if header.kind == CommitKind::Checkpoint {
@@ -164,7 +186,7 @@ impl<'r> Survey<'r> {
             }
             let quarantined = reader.collections().quarantined.contains(&header.session);
             let root = reader.repo().load_snapshot(&header.session)?.snapshot.root;
-            marking.walk(&root, TreePath::root(), monitor, |gap| match quarantined {
+            reach.walk(&root, TreePath::root(), monitor, |gap| match quarantined {
                 true => Ok(()),
                 false => {
                     let path = gap.path;
@@ -174,7 +196,7 @@ impl<'r> Survey<'r> {
                 }
             })?;
         }
-        let mut marks = marking.into_marks();
+        let mut marks = reach.into_marks();
         if !whole.is_empty() {
             let of_checkpoint =
                 |found: &Found| self.session_of(found.row.pack).is_some_and(|session| whole.contains(&session));
@@ -220,7 +242,7 @@ impl<'r> Survey<'r> {
             catalog.origins().get(origin as usize).is_some_and(|origin| repo.is_owner(&origin.credential))
         };
         let attested = &self.reader.collections().attested;
-        catalog.packs().iter().map(|pack| trusted(pack.origin) || attested.contains(&pack.id)).collect()
+        catalog.packs().iter().map(|pack| trusted(pack.origin) || attested.contains(&pack.description)).collect()
     }
 
     /// Calls `each` with every chunk's rows and, if it is live, where it is kept. What lies in packs to `avoid`

@@ -11,7 +11,7 @@ use crate::format::access::Role;
 use crate::format::cbor::{self, Record};
 use crate::format::gc::{Condemned, Done, Note, NoteClaim, Swept};
 use crate::format::record::RecordKind;
-use crate::id::{ChunkId, CollectionId, ObjectId, PackId, SessionId};
+use crate::id::{ChunkId, CollectionId, DescriptionId, ObjectId, PackId, SessionId};
 use crate::storage::parallel::try_map;
 use crate::storage::{self, Listed};
 
@@ -46,8 +46,8 @@ pub struct Collections {
     pub sweeps: BTreeMap<CollectionId, ObjectId>,
     /// Notes of forgetting that a finished collection has seen: they take effect in later ones.
     pub notes_seen: BTreeSet<ObjectId>,
-    /// Packs an owner has read and found whole, every id computed again.
-    pub attested: HashSet<PackId>,
+    /// What the index says of packs that an owner has read and found to be so, every id computed again.
+    pub attested: HashSet<DescriptionId>,
 }
 
 /// What owners have said of a snapshot they forgot.
@@ -176,8 +176,8 @@ impl Repository {
                     all.quarantined.insert(session);
                 }
                 // A writer could vouch for what it has planted itself.
-                Read::Good(Note { claim: NoteClaim::Verified { packs }, .. }, _, Role::Owner) => {
-                    all.attested.extend(packs);
+                Read::Good(Note { claim: NoteClaim::Verified { descriptions }, .. }, _, Role::Owner) => {
+                    all.attested.extend(descriptions);
                 }
                 _ => {}
             }

@@ -24,7 +24,7 @@ use crate::crypto::seal;
 use crate::error::{Context, Error, Kind, Result};
 use crate::format::pack::{FRAME_PLAIN_BYTES_MAX, Frame, FrameKind, frame_aad};
 use crate::id::{ChunkId, SessionId};
-use crate::index::{Catalog, Found};
+use crate::index::{Catalog, Found, PackRow};
 
 /// Plain bytes of open frames kept for single chunks that follow each other.
 const OPEN_FRAMES_BYTES_MAX: usize = 32 << 20;
@@ -37,6 +37,8 @@ pub struct Reader<'r> {
     collections: Collections,
     /// By pack number: whether its session counts and no sweep lists it.
     alive: Vec<bool>,
+    /// By pack number: whether what the index says of it is to be believed without having read it.
+    trusted: Vec<bool>,
     secrets: Mutex<HashMap<u32, SecretKey>>,
     pack_keys: Mutex<HashMap<u32, SecretKey>>,
     open_frames: Mutex<OpenFrames>,
@@ -82,12 +84,18 @@ impl<'r> Reader<'r> {
             .iter()
             .map(|pack| counting.get(pack.origin as usize) == Some(&true) && !collections.dead.contains(&pack.id))
             .collect();
+        let by_trusted: Vec<bool> = catalog.origins().iter().map(|origin| repo.trusts(&origin.credential)).collect();
+        let is_trusted = |pack: &PackRow| {
+            by_trusted.get(pack.origin as usize) == Some(&true) || collections.attested.contains(&pack.description)
+        };
+        let trusted = catalog.packs().iter().map(is_trusted).collect();
         Ok(Self {
             repo,
             catalog,
             commits,
             collections,
             alive,
+            trusted,
             secrets: Mutex::default(),
             pack_keys: Mutex::default(),
             open_frames: Mutex::default(),
@@ -142,6 +150,10 @@ impl<'r> Reader<'r> {
         self.catalog.lookup(id).filter(|found| self.is_alive(found.row.pack))
     }
 
+    fn is_trusted(&self, found: &Found) -> bool {
+        self.trusted.get(found.row.pack as usize) == Some(&true)
+    }
+
     /// The secret of a session, given one of the catalog's origins.
     fn session_secret(&self, origin: u32) -> Result<SecretKey> {
         let mut secrets = self.secrets.lock().unwrap_or_else(PoisonError::into_inner);
@@ -186,10 +198,12 @@ impl<'r> Reader<'r> {
         Ok(key)
     }
 
-    /// A chunk of any kind, from the first place where it is whole.
+    /// A chunk of any kind, from the first place where it is whole. Where a writer alone says it is
+    /// comes last: it can say so of any number of places.
     fn verified(&self, kind: ChunkKind, id: &ChunkId) -> Result<Vec<u8>> {
         let mut last = None;
-        for found in self.places(id) {
+        let of_trust = |wanted: bool| self.places(id).filter(move |found| self.is_trusted(found) == wanted);
+        for found in of_trust(true).chain(of_trust(false)) {
             let location = location(&found);
             let frame = match self.open_frame_kept(&location.frame) {
                 Ok(frame) => frame,
@@ -359,7 +373,8 @@ fn slice_of<'f>(frame: &'f [u8], location: &Location) -> Option<&'f [u8]> {
 
 impl ReadRepo for Reader<'_> {
     fn locate(&self, id: &ChunkId) -> Result<Location> {
-        self.places(id).map(|found| location(&found)).min_by_key(|place| place.frame).ok_or_else(|| missing(id))
+        let best = self.places(id).min_by_key(|found| (!self.is_trusted(found), location(found).frame));
+        best.map(|found| location(&found)).ok_or_else(|| missing(id))
     }
 
     fn frame(&self, at: &FrameAt) -> Result<Vec<u8>> {

@@ -149,6 +149,7 @@ fn to_import(key: ObjectId, segment: &Segment) -> Import {
             salt: pack.salt,
             commitment: pack.frame_commitment,
             stored_bytes: pack.stored_bytes,
+            description: pack.description(&segment.origins[pack.origin as usize]),
             rows: rows_of(&pack.frames),
         })
         .collect();

@@ -9,9 +9,9 @@
 //! is one writer's passage from announcement to commit, [`pack_writer`] turns chunks into
 //! packs, [`tree`] cuts directories and lists into nodes, [`import`] brings the local catalog up to
 //! date, [`content`] and [`reader`] read everything back, [`frames`] many frames at once and
-//! [`read_ahead`] nodes before they are asked for, [`walk`] goes through a tree,
-//! [`marking`] tells which chunks trees refer to, [`snapshots`] lists and finds snapshots, [`standing`]
-//! says which commits are roots, [`notes`] says things about other objects.
+//! [`read_ahead`] nodes before they are asked for, [`walk`] goes through a tree, [`reach`] finds all that is below it,
+//! [`snapshots`] lists and finds snapshots, [`standing`] says which commits are roots, [`notes`] says things
+//! about other objects.
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -28,12 +28,12 @@ pub mod frames;
 pub mod import;
 pub mod keys;
 pub mod kit;
-pub mod marking;
 pub mod members;
 pub mod notes;
 pub mod open;
 pub mod pack_writer;
 pub mod pins;
+pub mod reach;
 mod read_ahead;
 pub mod reader;
 pub mod records;

@@ -10,21 +10,22 @@ use crate::format::access::Role;
 use crate::format::cbor::{self, Extra};
 use crate::format::gc::{Note, NoteClaim};
 use crate::format::record::RecordKind;
-use crate::id::{ObjectId, PackId};
+use crate::id::{DescriptionId, ObjectId};
 use crate::storage::ErrorKind;
 
 /// Packs named by one note.
 const PACKS_MAX: usize = 100_000;
 
 impl Repository {
-    /// Vouches, as an owner, for packs that were read whole with every id computed again: every
-    /// writer may reuse what is in them, whoever stored it (W4). Durable when it returns.
-    pub fn attest(&self, packs: &BTreeSet<PackId>) -> Result<()> {
+    /// Vouches, as an owner, for what the index says of packs that were read whole with every id
+    /// computed again: every writer may reuse what is in them, whoever stored it (W4). What others
+    /// say of the same packs gains nothing by it. Durable when it returns.
+    pub fn attest(&self, packs: &BTreeSet<DescriptionId>) -> Result<()> {
         if self.keys.role != Role::Owner {
             return Err(not_an_owner());
         }
         let packs: Vec<_> = packs.iter().copied().collect();
-        self.note(packs.chunks(PACKS_MAX).map(|part| NoteClaim::Verified { packs: part.to_vec() }))
+        self.note(packs.chunks(PACKS_MAX).map(|part| NoteClaim::Verified { descriptions: part.to_vec() }))
     }
 
     /// Says things about other objects, one note each. Durable when it returns; saying nothing costs nothing.

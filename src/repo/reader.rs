@@ -93,10 +93,17 @@ pub struct Entries<'r, R: ?Sized> {
     stack: Vec<Links>,
     leaf: std::vec::IntoIter<Entry>,
     start: Option<(ChunkId, u64)>,
-    /// Names before this are passed over.
-    from: Option<Name>,
+    /// Names before this are passed over, and this one too if it was done already.
+    from: Option<(Name, Done)>,
     /// The last name that was given out, or that a link which was followed begins with.
     reached: Option<Name>,
+}
+
+/// Whether the entry that a sequence is taken up at was given out before.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Done {
+    Yes,
+    No,
 }
 
 /// The links of a directory node that are still to be followed.
@@ -117,7 +124,12 @@ impl<'r, R: ReadRepo + ?Sized> Entries<'r, R> {
 
     /// Those whose name is `name` or after it. Nodes before it are not read.
     pub fn from_name(repo: &'r R, id: ChunkId, level: u64, name: Name) -> Self {
-        Self { from: Some(name), ..Self::new(repo, id, level) }
+        Self { from: Some((name, Done::No)), ..Self::new(repo, id, level) }
+    }
+
+    /// Those whose name is after `name`, to take up again what was left there.
+    pub fn after(repo: &'r R, id: ChunkId, level: u64, name: Name) -> Self {
+        Self { from: Some((name, Done::Yes)), ..Self::new(repo, id, level) }
     }
 
     /// Follows a link, if its name is behind all that was reached before.
@@ -148,8 +160,12 @@ impl<'r, R: ReadRepo + ?Sized> Entries<'r, R> {
                 if first.is_some() && begins != first {
                     return Err(misplaced("does not begin with the name its parent says"));
                 }
-                if let Some(from) = &self.from {
-                    entries.drain(..entries.partition_point(|entry| entry.name.as_ref() < Some(from)));
+                if let Some((from, done)) = &self.from {
+                    let before = |entry: &Entry| match done {
+                        Done::Yes => entry.name.as_ref() <= Some(from),
+                        Done::No => entry.name.as_ref() < Some(from),
+                    };
+                    entries.drain(..entries.partition_point(before));
                 }
                 self.leaf = entries.into_iter();
             }
@@ -157,7 +173,7 @@ impl<'r, R: ReadRepo + ?Sized> Entries<'r, R> {
                 if first.is_some_and(|first| links[0].first != *first) {
                     return Err(misplaced("does not begin with the name its parent says"));
                 }
-                if let Some(from) = &self.from {
+                if let Some((from, _)) = &self.from {
                     let before = links.partition_point(|link| link.first <= *from);
                     links.drain(..before.saturating_sub(1));
                 }
@@ -199,13 +215,23 @@ impl<R: ReadRepo + ?Sized> Iterator for Entries<'_, R> {
 }
 
 /// The pieces of one file in order. Ends after the first error.
-#[derive(Debug)]
 pub struct Pieces<'r, R: ?Sized> {
     repo: &'r R,
     /// Links still to follow, the deepest level last.
     stack: Vec<(u64, std::vec::IntoIter<ListLink>)>,
     leaf: std::vec::IntoIter<Piece>,
     start: Option<(ChunkId, u64)>,
+    /// Says of a list node whether to pass over what is below it.
+    known: Option<Box<Known<'r>>>,
+    bytes_passed_over: u64,
+}
+
+type Known<'r> = dyn FnMut(&ChunkId) -> bool + 'r;
+
+impl<R: ?Sized> std::fmt::Debug for Pieces<'_, R> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Pieces").field("stack", &self.stack).field("leaf", &self.leaf).finish_non_exhaustive()
+    }
 }
 
 impl<'r, R: ReadRepo + ?Sized> Pieces<'r, R> {
@@ -215,7 +241,22 @@ impl<'r, R: ReadRepo + ?Sized> Pieces<'r, R> {
             Content::Inline(pieces) => (pieces.clone(), None),
             Content::List { id, level } => (Vec::new(), Some((*id, *level))),
         };
-        Self { repo, stack: Vec::new(), leaf: leaf.into_iter(), start }
+        Self { repo, stack: Vec::new(), leaf: leaf.into_iter(), start, known: None, bytes_passed_over: 0 }
+    }
+
+    /// The same without what is below list nodes that `known` says yes of. It is asked of each node
+    /// once that was read and fits where it stands.
+    ///
+    /// A list may name one node any number of times, so a few kilobytes can be a file of more pieces
+    /// than anybody can go through. Whoever only wants to know what there is sees each node once.
+    pub fn unless(mut self, known: impl FnMut(&ChunkId) -> bool + 'r) -> Self {
+        self.known = Some(Box::new(known));
+        self
+    }
+
+    /// How many bytes of the file lie below the nodes that were passed over.
+    pub fn bytes_passed_over(&self) -> u64 {
+        self.bytes_passed_over
     }
 
     fn descend(&mut self, id: &ChunkId, level: u64, covers: Option<u64>) -> Result<()> {
@@ -232,12 +273,20 @@ impl<'r, R: ReadRepo + ?Sized> Pieces<'r, R> {
         if total.is_none() || covers.is_some() && covers != total {
             return Err(damaged(format!("list node `{}` covers another length than its parent says", id.short())));
         }
+        let fits = match &node {
+            ListNode::Pieces(_) => level == 0,
+            ListNode::Links { level: found, .. } => *found == level,
+        };
+        if !fits {
+            return Err(damaged(format!("list node `{}` is not of level {level}", id.short())));
+        }
+        if self.known.as_mut().is_some_and(|known| known(id)) {
+            self.bytes_passed_over = self.bytes_passed_over.saturating_add(total.unwrap_or_default());
+            return Ok(());
+        }
         match node {
-            ListNode::Pieces(pieces) if level == 0 => self.leaf = pieces.into_iter(),
-            ListNode::Links { level: found, links } if found == level && level > 0 => {
-                self.stack.push((level, links.into_iter()));
-            }
-            _ => return Err(damaged(format!("list node `{}` is not of level {level}", id.short()))),
+            ListNode::Pieces(pieces) => self.leaf = pieces.into_iter(),
+            ListNode::Links { level, links } => self.stack.push((level, links.into_iter())),
         }
         Ok(())
     }

@@ -146,10 +146,11 @@ impl<'r> Session<'r> {
             .packs()
             .iter()
             .map(|pack| {
-                // An owner who has read all of a pack stands for it, whoever wrote it.
+                // An owner who has read all of a pack stands for what is said of it here, whoever wrote it.
                 let origin = origins.get(pack.origin as usize);
-                origin.is_some_and(|(counts, trusted)| *counts && (*trusted || collections.attested.contains(&pack.id)))
-                    && collections.spares(&pack.id)
+                origin.is_some_and(|(counts, trusted)| {
+                    *counts && (*trusted || collections.attested.contains(&pack.description))
+                }) && collections.spares(&pack.id)
                     && stored.get(&pack.id) == Some(&u64::from(pack.stored_bytes))
             })
             .collect();

@@ -1,6 +1,6 @@
 //! A snapshot's tree, entry by entry: a directory before what is in it, names in order.
 
-use crate::error::{Context, Result};
+use crate::error::{Context, Error, Kind, Result};
 use crate::format::tree::{Detail, Entry};
 use crate::id::ChunkId;
 use crate::path::{Name, TreePath};
@@ -11,7 +11,9 @@ const LEVELS_HELD: usize = 64;
 
 /// Everything below an entry, depth first, without recursion and in bounded memory.
 ///
-/// A node that cannot be read is an `Err` naming its directory; the rest follows.
+/// A node that cannot be read is an `Err` naming its directory; the rest follows. There are never
+/// more entries than the first directory says it has below it: directories may share what is below
+/// them, and a few kilobytes then be more of them than anybody can go through.
 #[derive(Debug)]
 pub struct Walk<'r, R: ?Sized> {
     repo: &'r R,
@@ -21,6 +23,10 @@ pub struct Walk<'r, R: ?Sized> {
     next: Option<(ChunkId, u64)>,
     /// What `path` still ends with from the entry yielded last.
     pop: bool,
+    /// How many more entries the start says it has.
+    left: u64,
+    /// There were more.
+    ended: bool,
 }
 
 #[derive(Debug)]
@@ -35,7 +41,7 @@ impl<'r, R: ReadRepo + ?Sized> Walk<'r, R> {
     /// Everything below `entry`, which is at `path` and is not itself part of it.
     pub fn below(repo: &'r R, path: TreePath, entry: &Entry) -> Self {
         let next = if let Detail::Directory { id, level, .. } = entry.detail { Some((id, level)) } else { None };
-        Self { repo, path, stack: Vec::new(), next, pop: false }
+        Self { repo, path, stack: Vec::new(), next, pop: false, left: entry.entries_below(), ended: false }
     }
 
     /// Does not go below the directory yielded last.
@@ -65,6 +71,9 @@ impl<R: ReadRepo + ?Sized> Iterator for Walk<'_, R> {
     type Item = Result<Entry>;
 
     fn next(&mut self) -> Option<Result<Entry>> {
+        if self.ended {
+            return None;
+        }
         if let Some((id, level)) = self.next.take() {
             self.enter(id, level);
         } else if std::mem::take(&mut self.pop) {
@@ -75,13 +84,16 @@ impl<R: ReadRepo + ?Sized> Iterator for Walk<'_, R> {
             let (repo, level) = (self.repo, self.stack.last_mut()?);
             let (id, height, last) = (level.id, level.level, &level.last);
             let entries = level.entries.get_or_insert_with(|| match last {
-                Some(last) => Entries::from_name(repo, id, height, last.clone()),
+                Some(last) => Entries::after(repo, id, height, last.clone()),
                 None => Entries::new(repo, id, height),
             });
             match entries.next() {
-                // Taken up again, the sequence begins with what was yielded last.
-                Some(Ok(entry)) if level.last.is_some() && entry.name <= level.last => {}
+                Some(Ok(_)) if self.left == 0 => {
+                    self.ended = true;
+                    return Some(Err(more_than_said(&self.path)));
+                }
                 Some(Ok(entry)) => {
+                    self.left -= 1;
                     level.last.clone_from(&entry.name);
                     if let Some(name) = &entry.name {
                         self.path.push(name);
@@ -104,4 +116,10 @@ impl<R: ReadRepo + ?Sized> Iterator for Walk<'_, R> {
             }
         }
     }
+}
+
+/// What is wrong with a tree that has more entries than its root says.
+pub fn more_than_said(path: &TreePath) -> Error {
+    let what = format!("there is more at and behind `{path}` than the snapshot says it has in all");
+    Error::new(Kind::Damaged, what)
 }

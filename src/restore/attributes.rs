@@ -21,6 +21,9 @@ use crate::world::Time;
 /// Longest list of attribute names or value that Linux gives.
 const XATTR_BYTES_MAX: usize = 64 * 1024;
 
+/// Users, and groups, whose ids are remembered.
+const NAMES_MAX: usize = 4096;
+
 /// Which users and groups of a snapshot are whom here.
 #[derive(Debug)]
 pub(super) struct Owners {
@@ -43,7 +46,12 @@ impl Owners {
                     return *known;
                 }
                 let id = ask(name);
-                lock(names).insert(name.clone(), id);
+                let mut names = lock(names);
+                // Few in any true snapshot; a false one may have one for each entry.
+                if names.len() >= NAMES_MAX {
+                    names.clear();
+                }
+                names.insert(name.clone(), id);
                 id
             };
         let user = |name: &str| nix::unistd::User::from_name(name).ok().flatten().map(|user| user.uid.as_raw());
@@ -201,8 +209,13 @@ fn kind_of(name: &[u8]) -> String {
         b"security.capability" => "file capabilities".to_owned(),
         _ if name.starts_with(b"system.posix_acl_") => "ACLs".to_owned(),
         _ => {
+            // The namespaces that Linux has, so that there are few kinds whatever a snapshot says.
+            let namespaces = ["user", "trusted", "security", "system"];
             let namespace = name.split(|&b| b == b'.').next().unwrap_or(name);
-            format!("extended attributes of `{}`", crate::path::display_bytes(namespace))
+            match namespaces.iter().find(|known| known.as_bytes() == namespace) {
+                Some(namespace) => format!("extended attributes of `{namespace}`"),
+                None => "extended attributes of no namespace that is known".to_owned(),
+            }
         }
     }
 }

@@ -37,6 +37,9 @@ const REFERENCES_MAX: usize = 1_000_000;
 /// Longest chunk compared with what is in place; there are none so long, except in lies.
 const COMPARED_BYTES_MAX: u64 = 64 << 20;
 
+/// A file that takes more than this is compared with the size of the file system it goes to.
+const ASKED_BYTES_MIN: u64 = 1 << 30;
+
 /// So many frames in a row that cannot be read, though not damaged, mean the storage is gone.
 const FAULTS_MAX: u32 = 16;
 
@@ -126,8 +129,9 @@ impl<'a, R: ReadRepo> Engine<'a, R> {
     fn restore(&self, files: &[File]) {
         let pending: Vec<bool> =
             self.map(files, |(): &mut (), file| file.existing.is_none() || !self.is_in_place(file));
+        let refused = |file: &File| self.fits(file).map_err(|why| self.files.fail(file, why)).is_err();
         if self.options.dry_run {
-            let wanted = files.iter().zip(&pending).filter(|(_, pending)| **pending);
+            let wanted = files.iter().zip(&pending).filter(|(file, pending)| **pending && !refused(file));
             wanted.for_each(|(file, _)| self.files.written(file));
             return;
         }
@@ -137,6 +141,9 @@ impl<'a, R: ReadRepo> Engine<'a, R> {
             let ordinal = u32::try_from(ordinal).expect("a window has far fewer files");
             if self.files.tally.stopping() {
                 break;
+            }
+            if refused(file) {
+                continue;
             }
             let mut end = 0_u64;
             for piece in Pieces::new(self.repo, &file.content) {
@@ -174,6 +181,17 @@ impl<'a, R: ReadRepo> Engine<'a, R> {
         if self.files.tally.stopping() {
             files.iter().for_each(|file| self.files.discard(file));
         }
+    }
+
+    /// Refuses a file that no amount of room would do for. What it says it is need not be stored: a
+    /// list may name one chunk, or zeros, any number of times.
+    fn fits(&self, file: &File) -> Result<(), Failure> {
+        let holes: u64 = file.holes.iter().map(|hole| hole.bytes).sum();
+        let bytes = file.size.saturating_sub(holes);
+        if bytes < ASKED_BYTES_MIN || self.files.target.can_hold(&file.dir, bytes)? {
+            return Ok(());
+        }
+        Err(Failure::TooLarge(format!("{bytes} bytes of it are no hole, more than the target's file system can hold")))
     }
 
     /// Counts so many expected parts of a file as dealt with.

@@ -338,6 +338,7 @@ impl<'a> Files<'a> {
             Failure::System(Errno::CANCELED) => {}
             Failure::System(why) => self.tally.refused(&file.path(), "not restored", why),
             Failure::Data(error) => self.tally.damaged(file.path(), &error),
+            Failure::TooLarge(why) => self.tally.problem(&file.path(), format!("not restored: {why}")),
         }
     }
 
@@ -369,6 +370,8 @@ pub(super) enum Failure {
     System(Errno),
     /// Its data is missing or damaged.
     Data(Error),
+    /// No room would be enough for what it says it is.
+    TooLarge(String),
 }
 
 impl From<Errno> for Failure {

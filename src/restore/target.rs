@@ -158,6 +158,31 @@ impl Target {
         })
     }
 
+    /// Refuses more directories than the file system can hold.
+    ///
+    /// A few kilobytes can say that they are more than any can: directories may share what is below
+    /// them. Other entries are not counted, for they may be names of one file.
+    pub(super) fn refuse_too_many(&self, directories: u64) -> Result<()> {
+        // Zero where there is no such number, as on btrfs.
+        let most = rustix::fs::fstatvfs(&*self.top_fd).map_or(0, |found| found.f_files);
+        if most == 0 || directories <= most {
+            return Ok(());
+        }
+        let place = self.top.path();
+        let what = format!(
+            "nothing was restored: `{place}` has {directories} directories in the snapshot, and the target's file system \
+             holds {most} files and directories at most"
+        );
+        Err(Error::new(Kind::Failed, what))
+    }
+
+    /// Whether the file system that a directory is on holds so many bytes at all, however empty it is.
+    pub(super) fn can_hold(&self, dir: &Dir, bytes: u64) -> Result<bool, Errno> {
+        let found = rustix::fs::fstatvfs(&*self.fd(dir)?)?;
+        // Zero where there is no such number.
+        Ok(found.f_blocks == 0 || bytes <= found.f_blocks.saturating_mul(found.f_frsize))
+    }
+
     /// The target directory itself.
     pub(super) fn top(&self) -> &Arc<Dir> {
         &self.top

@@ -30,6 +30,7 @@ use crate::id::{ChunkId, LinkGroup};
 use crate::monitor::{Monitor, Severity};
 use crate::path::{Name, TreePath};
 use crate::repo::reader::{Entries, ReadRepo, find};
+use crate::repo::walk::more_than_said;
 
 /// Entries in the first window, and in the largest.
 const FIRST_WINDOW_ENTRIES: usize = 1000;
@@ -66,6 +67,9 @@ pub(super) fn run<R: ReadRepo>(
         Some(target) => target,
         None => Target::open(std::path::Path::new("/"), base.clone())?,
     };
+    if options.filter.is_none() {
+        target.refuse_too_many(directories)?;
+    }
     let owners = Owners::new(options.numeric_ids);
     let tally = Tally::new(monitor, options.observer);
     let top_is_ours = !base.is_root() && single.is_none() && (!exists || takes_attributes(&target, &base, options));
@@ -86,6 +90,7 @@ pub(super) fn run<R: ReadRepo>(
             removal: Removal::new(&target, &tally, options),
             path: base,
             stack: Vec::new(),
+            left: top.entries_below(),
         };
         let place = if exists { Place::Made(Arc::clone(target.top())) } else { Place::Absent };
         match single {
@@ -156,6 +161,8 @@ struct Walk<'a, R> {
     removal: Removal<'a>,
     path: TreePath,
     stack: Vec<Level<'a, R>>,
+    /// How many more entries the snapshot says it has.
+    left: u64,
 }
 
 impl<'a, R: ReadRepo> Walk<'a, R> {
@@ -201,13 +208,13 @@ impl<'a, R: ReadRepo> Walk<'a, R> {
             let repo = self.engine.repo;
             let (id, height, last) = (level.id, level.level, &level.last);
             let entries = level.entries.get_or_insert_with(|| match last {
-                Some(last) => Entries::from_name(repo, id, height, last.clone()),
+                Some(last) => Entries::after(repo, id, height, last.clone()),
                 None => Entries::new(repo, id, height),
             });
             match entries.next() {
-                // Taken up again, the sequence begins with what was done last.
-                Some(Ok(entry)) if entry.name <= level.last && level.last.is_some() => {}
+                Some(Ok(_)) if self.left == 0 => return self.end(),
                 Some(Ok(entry)) => {
+                    self.left -= 1;
                     level.last.clone_from(&entry.name);
                     self.entry(entry);
                 }
@@ -223,6 +230,15 @@ impl<'a, R: ReadRepo> Walk<'a, R> {
             {
                 self.flush();
             }
+        }
+    }
+
+    /// Leaves all directories, since the rest is not to be believed.
+    fn end(&mut self) {
+        self.tally().problem(&self.path, format!("not restored: {}", more_than_said(&self.path)));
+        self.stack.iter_mut().for_each(|level| level.whole = false);
+        while !self.stack.is_empty() {
+            self.leave();
         }
     }
 

@@ -6,7 +6,7 @@ use crate::format::tree::Entry;
 use crate::monitor::Monitor;
 use crate::path::TreePath;
 use crate::repo::content::Reader;
-use crate::repo::marking::{Marking, is_marked};
+use crate::repo::reach::{Reach, is_marked};
 
 /// What some entries, mostly roots of snapshots, come to.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -25,11 +25,11 @@ pub struct Selection {
 pub fn selection(reader: &Reader<'_>, chosen: &[Entry], others: &[Entry], monitor: &Monitor) -> Result<Selection> {
     let mut selection = Selection::default();
     chosen.iter().for_each(|entry| selection.snapshots.add(entry));
-    let inside = Marking::new(reader);
-    let outside = Marking::new(reader);
-    for (marking, entries) in [(&inside, chosen), (&outside, others)] {
+    let inside = Reach::new(reader);
+    let outside = Reach::new(reader);
+    for (reach, entries) in [(&inside, chosen), (&outside, others)] {
         for entry in entries {
-            marking.walk(entry, TreePath::root(), monitor, |_| {
+            reach.walk(entry, TreePath::root(), monitor, |_| {
                 selection.damaged += 1;
                 Ok(())
             })?;

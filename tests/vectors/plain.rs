@@ -9,7 +9,7 @@ use esker::format::session::{Announcement, Commit, CommitKind, Flag, Snapshot, S
 use esker::format::tree::{
     Attributes, Content, Detail, DirectoryLink, DirectoryNode, Entry, Hole, ListLink, ListNode, Piece, Totals, Xattr,
 };
-use esker::id::{ChunkId, LinkGroup, ObjectId, PackId, SessionId};
+use esker::id::{ChunkId, DescriptionId, LinkGroup, ObjectId, PackId, SessionId};
 use esker::path::Name;
 use esker::world::Time;
 use minicbor::Decoder;
@@ -203,6 +203,7 @@ pub(super) fn collections() -> Vec<Vector> {
         ],
         extra: extra(),
     };
+    let descriptions = packs.iter().map(|pack| DescriptionId::from_bytes(*pack.as_bytes())).collect();
     let forgotten = NoteClaim::Forgotten { session: SESSION, commit: object(2), until_secs: SECS + 86_400 };
     let quarantined =
         record("note_quarantined", "a snapshot that is not whole", &note(NoteClaim::Quarantined { session: SESSION }));
@@ -215,7 +216,7 @@ pub(super) fn collections() -> Vec<Vector> {
         record("swept_packs", "dead packs and a void session", &swept),
         record("done_collection", "a sweep and a note", &done),
         record("note_forgotten", "a snapshot is forgotten", &note(forgotten)),
-        record("note_verified", "packs were read", &note(NoteClaim::Verified { packs: packs.clone() })),
+        record("note_verified", "packs were read", &note(NoteClaim::Verified { descriptions })),
         record("note_damaged", "a chunk in a pack", &note(NoteClaim::Damaged { chunk: id(1), pack: packs[0] })),
         quarantined.refused("note_unknown_kind", "unsupported", "kind 6", |bytes| bytes[2] = 6),
         quarantined,

@@ -107,6 +107,10 @@ pub(crate) fn read(header: &Header, bytes: &[u8], released: &mut Vec<u8>) -> Rea
         "pack directory" => same(&Directory::decode(bytes)?.encode(), bytes),
         "pack trailer" => same(&Trailer::decode(bytes)?.encode(), bytes),
         "index segment" => same(&Segment::decode(bytes)?.encode(), bytes),
+        "pack description" => {
+            let segment = Segment::decode(bytes)?;
+            same(segment.packs[0].description(&segment.origins[0]).as_bytes(), &header.bytes("description"))
+        }
         "key slot" => slot(header, bytes, released),
         "key file" => key_file(header, bytes, released),
         "pack" => whole_pack(header, bytes, released),

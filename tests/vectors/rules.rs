@@ -333,7 +333,7 @@ const RULES: &[(&str, &str, &[&str])] = &[
     ("10.3", "newest notes the signer had seen, ascending", &["note_forgotten_repeated"]),
     ("10.3", "1 => 1..5", &["note_unknown_kind"]),
     ("10.3", "1 forgotten: 4 session, 5 hash of its commit", &["note_forgotten_no_commit"]),
-    ("10.3", "? 7 packs that were read, ascending", &["note_verified_unsorted"]),
+    ("10.3", "? 7 descriptions (§8) of packs, ascending", &["note_verified_unsorted"]),
     ("10.3", "3 damaged: 8 chunk, 9 pack", &["note_damaged_no_pack"]),
     ("10.3", "4 quarantined: 4 session", &["note_quarantined_with_commit"]),
     ("10.4", "names ascending", &["log_items_unsorted", "log_items_repeated"]),

@@ -73,10 +73,14 @@ pub(super) fn tables() -> Vec<Vector> {
     stray.packs[0].origin = 1;
     let mut small = segment.clone();
     small.packs[0].stored_bytes = 279;
+    let description = segment.packs[0].description(&segment.origins[0]);
+    let described = good("pack_description", "pack description", "of the pack in this index segment", segment.encode())
+        .hex("description", description.as_bytes());
     let segment = good("index_segment_one_pack", "index segment", "one origin, one pack", segment.encode());
     let lengths = (0..40).chain([100, 1000, 65_537, 1_000_000, 33_554_433, 1 << 30, (1 << 40) + 1]);
     let lengths: String = lengths.map(|bytes: u64| format!("{bytes} {}\n", padme(bytes))).collect();
     vec![
+        described,
         table.refused("frame_table_reserved", "malformed", "a reserved byte of the first row is 1", |bytes| {
             bytes[6] = 1
         }),

@@ -1,7 +1,8 @@
-//! Which chunks some trees refer to: one bit for each row of the catalog.
+//! Reachability: which chunks some entries refer to, with all that is below them.
 //!
-//! A chunk is marked at the first of its rows, whether or not that one counts. A directory or list that
-//! is marked was walked, so what trees have in common is walked once.
+//! A chunk is marked at the first of its rows in the catalog, whether or not that one counts. A subtree
+//! reached once is not walked again, nor is a list; one bit a chunk is all it takes, and it ends whatever
+//! refers to what.
 
 use std::sync::{Mutex, PoisonError};
 
@@ -9,7 +10,7 @@ use super::content::{Reader, missing};
 use super::reader::{FrameAt, Location, Pieces, ReadRepo};
 use super::walk::Walk;
 use crate::error::{Error, Kind, Result};
-use crate::format::tree::{Content, Detail, Entry, Piece};
+use crate::format::tree::{Detail, Entry, Piece};
 use crate::id::ChunkId;
 use crate::index::{Found, Marks};
 use crate::monitor::Monitor;
@@ -24,14 +25,14 @@ pub struct Gap {
     pub error: Error,
 }
 
-/// A repository that remembers which chunks were asked for.
+/// What was reached so far.
 #[derive(Debug)]
-pub struct Marking<'a, 'r> {
+pub struct Reach<'a, 'r> {
     reader: &'a Reader<'r>,
     marks: Mutex<Marks>,
 }
 
-impl<'a, 'r> Marking<'a, 'r> {
+impl<'a, 'r> Reach<'a, 'r> {
     /// Nothing marked.
     pub fn new(reader: &'a Reader<'r>) -> Self {
         Self { reader, marks: Mutex::new(Marks::with_rows(reader.catalog().rows())) }
@@ -42,14 +43,11 @@ impl<'a, 'r> Marking<'a, 'r> {
         self.marks.into_inner().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Marks a chunk. One that is in no pack that counts is damage.
-    pub fn mark(&self, id: &ChunkId) -> Result<()> {
+    /// Marks a chunk; says whether it was marked before. One that is in no pack that counts is damage.
+    fn mark(&self, id: &ChunkId) -> Result<bool> {
         let counts = self.reader.places(id).next().is_some();
         match self.reader.catalog().lookup(id).next() {
-            Some(first) if counts => {
-                self.marks.lock().unwrap_or_else(PoisonError::into_inner).set(first.ordinal);
-                Ok(())
-            }
+            Some(first) if counts => Ok(self.marks.lock().unwrap_or_else(PoisonError::into_inner).set(first.ordinal)),
             _ => Err(missing(id)),
         }
     }
@@ -99,12 +97,9 @@ impl<'a, 'r> Marking<'a, 'r> {
 
     fn file(&self, entry: &Entry) -> Result<()> {
         let Detail::File { content, .. } = &entry.detail else { return Ok(()) };
-        if matches!(content, Content::List { id, .. } if self.is_marked(id)) {
-            return Ok(());
-        }
         // What is behind a chunk that is nowhere is marked too.
         let mut missing = Ok(());
-        for piece in Pieces::new(self, content) {
+        for piece in Pieces::new(self.reader, content).unless(|node| self.mark(node).unwrap_or(false)) {
             if let Piece::Chunk { id, .. } = piece?
                 && let Err(error) = self.mark(&id)
             {
@@ -120,7 +115,7 @@ pub fn is_marked(marks: &Marks, rows: &[Found]) -> bool {
     rows.first().is_some_and(|first| marks.get(first.ordinal))
 }
 
-impl ReadRepo for Marking<'_, '_> {
+impl ReadRepo for Reach<'_, '_> {
     fn locate(&self, id: &ChunkId) -> Result<Location> {
         self.reader.locate(id)
     }
@@ -143,7 +138,6 @@ impl ReadRepo for Marking<'_, '_> {
     }
 
     fn list_node(&self, id: &ChunkId) -> Result<Vec<u8>> {
-        self.mark(id)?;
         self.reader.list_node(id)
     }
 }

@@ -170,7 +170,19 @@ fn an_object_is_read_listed_and_measured_once_it_is_put() {
 fn a_range_is_exact_or_an_error() {
     each(|storage| {
         storage.put("a", b"0123456789", CreateNew).unwrap();
-        let range = |offset, length| storage.get_range("a", offset, length);
+        // Into memory that held more, or less, it is the same.
+        let range = |offset, length| {
+            let whole = storage.get_range("a", offset, length);
+            for held in [0, 3, 100] {
+                let mut into = vec![7; held];
+                match (storage.get_range_into("a", offset, length, &mut into), &whole) {
+                    (Ok(()), Ok(bytes)) => assert_eq!(into, *bytes, "{length} from {offset}"),
+                    (Err(error), Err(other)) => assert_eq!(error.kind(), other.kind(), "{length} from {offset}"),
+                    (into, whole) => panic!("{length} from {offset}: {into:?} and {whole:?}"),
+                }
+            }
+            whole
+        };
         assert_eq!(range(0, 10).unwrap(), b"0123456789");
         assert_eq!(range(3, 4).unwrap(), b"3456");
         assert_eq!(range(9, 1).unwrap(), b"9");

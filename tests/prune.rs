@@ -44,7 +44,6 @@ fn options(scene: &Scene) -> Options {
         patience: Duration::ZERO,
         ignore_clock: false,
         close_lost: false,
-        threads: 2,
     }
 }
 

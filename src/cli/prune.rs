@@ -32,7 +32,6 @@ pub(super) fn collect(app: &App, repository: &Repository, args: &CollectArgs, dr
         patience: Duration::from_secs(args.patience),
         ignore_clock: args.ignore_clock,
         close_lost: args.close_lost_sessions,
-        threads: app.threads(),
     };
     let work = app.work("prune");
     if dry_run {

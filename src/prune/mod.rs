@@ -49,8 +49,6 @@ pub struct Options {
     pub ignore_clock: bool,
     /// Sessions that have lost their announcement and their commit are called void.
     pub close_lost: bool,
-    /// How many threads work.
-    pub threads: usize,
 }
 
 /// What a collection did.

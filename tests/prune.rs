@@ -27,9 +27,10 @@ use esker::prune::plan::{Limits, Unused};
 use esker::prune::{self, Options, Report};
 use esker::repo::content::Reader;
 use esker::repo::snapshots::{Filter, SnapshotInfo};
-use esker::storage::Storage;
 use esker::storage::fault::{Faulty, LastChange, Plan, PowerLoss};
 use esker::storage::memory::Memory;
+use esker::storage::record::Operation;
+use esker::storage::{ErrorKind, Storage};
 use repo::{Scene, noise};
 
 fn options(scene: &Scene) -> Options {
@@ -322,5 +323,76 @@ fn a_collection_deletes_nothing_where_something_is_missing() {
         let refused = try_prune(&it.scene);
         assert!(refused.as_ref().is_err_and(|error| error.kind() == Kind::Refused), "{name}: {refused:?}");
         assert_eq!(packs(&it.memory), before, "{name}");
+    }
+}
+
+/// restic#4612: a list that failed was taken for an empty one, and everything was garbage.
+#[test]
+fn a_call_that_fails_is_an_error_and_deletes_nothing_that_is_needed() {
+    let it = Collision::new();
+    let base = it.memory.snapshot();
+    for operation in [Operation::List, Operation::Get, Operation::GetRange] {
+        for nth in 1..100 {
+            it.memory.restore(base.clone());
+            let _ = fs::remove_dir_all(it.scene.cache());
+            let plan = Plan::none().failing(operation, "", nth, ErrorKind::Io);
+            let collected = try_prune(&it.scene.over(Arc::new(Faulty::new(Arc::new(it.memory.clone()), plan))));
+            let when = format!("{operation:?} {nth} failed");
+            assert_sound(&it.beside(), &it.made, &when);
+            if collected.is_ok() {
+                assert!(nth > 1, "{when}");
+                break;
+            }
+        }
+    }
+}
+
+/// rustic#392: a pack with a chunk that is elsewhere too was taken for garbage, and so was the other.
+#[test]
+fn of_a_chunk_that_lies_in_several_packs_one_copy_stays() {
+    let memory = Memory::new();
+    let scene = Scene::new(Arc::new(memory.clone())).with_tiny_packs();
+    write_tree(&scene, 1);
+    let lines = tree::lines(&scene.source());
+    // Both look before either commits, so each stores everything.
+    let other = scene.over(Arc::new(memory.clone()));
+    let made = Arc::new(Mutex::new(String::new()));
+    let storage = {
+        let made = made.clone();
+        let announced = 12;
+        Between::new(Arc::new(memory.clone()), announced, move || *made.lock().unwrap() = other.backup().id.to_string())
+    };
+    let first = scene.over(Arc::new(storage)).backup().id.to_string();
+    let second = made.lock().unwrap().clone();
+    let stored = packs(&memory).len();
+    assert_nothing_left(&scene, &memory, "two copies of everything");
+    assert!(packs(&memory).len() <= stored / 2 + 1, "{stored} packs became {}", packs(&memory).len());
+    assert_sound(&scene, &[(first, lines.clone()), (second, lines)], "with one copy left");
+}
+
+/// borg#10410: compacting copied damaged bytes into a new object under their own hash, and checks passed.
+#[test]
+fn damage_is_not_carried_over_into_a_new_pack() {
+    let it = Collision::new();
+    let base = it.memory.snapshot();
+    let repacked = {
+        let plan = prune::plan(&it.scene.open(), &options(&it.scene), &Monitor::silent()).unwrap();
+        plan.repack
+    };
+    assert!(!repacked.is_empty());
+    for pack in repacked {
+        let name = packs(&it.memory).into_iter().find(|name| name.ends_with(&pack.to_string())).unwrap();
+        let mut content = base.clone();
+        let mut bytes = content[&name].to_vec();
+        // In every frame, so that it is in what is copied too.
+        let body = bytes.len() - 400;
+        bytes[..body].iter_mut().step_by(200).for_each(|byte| *byte ^= 1);
+        content.insert(name.clone(), bytes.into());
+        it.memory.restore(content.clone());
+        let before = packs(&it.memory);
+        let error = try_prune(&it.scene).unwrap_err();
+        assert_eq!(error.kind(), Kind::Damaged, "{name}: {error:?}");
+        assert!(before.is_subset(&packs(&it.memory)), "{name}");
+        it.memory.restore(base.clone());
     }
 }

@@ -31,7 +31,7 @@ fn noise(length: usize) -> Vec<u8> {
 
 /// A frame's way to the storage and back.
 fn frames(c: &mut Criterion) {
-    let key = SecretKey::from_bytes([1; 32]);
+    let key = SecretKey::from_bytes(&[1; 32]);
     let mut group = c.benchmark_group("frame");
     for size in SIZES {
         let plain = noise(size);
@@ -53,7 +53,7 @@ fn frames(c: &mut Criterion) {
 }
 
 fn names(c: &mut Criterion) {
-    let keys = IdKeys::new(&SecretKey::from_bytes([3; 32]));
+    let keys = IdKeys::new(&SecretKey::from_bytes(&[3; 32]));
     let mut group = c.benchmark_group("chunk id");
     for size in SIZES {
         let content = noise(size);
@@ -68,7 +68,7 @@ fn names(c: &mut Criterion) {
 /// What each session, and each unlocking with a password, costs once.
 fn once(c: &mut Criterion) {
     let world = World::seeded(1);
-    let pair = KemPrivate::from_seed(SecretKey::from_bytes([4; 32]));
+    let pair = KemPrivate::from_seed(SecretKey::from_bytes(&[4; 32]));
     let public = pair.public();
     let envelope = seal_secret(&world, &public, None, b"info", &[5; 32]).expect("the key is ours");
     c.bench_function("session secret, seal", |b| {

@@ -86,8 +86,8 @@ impl Parts {
     fn new(packs: &Path) -> Self {
         fs::create_dir_all(packs).expect("the work directory is ours");
         Self {
-            ids: IdKeys::new(&SecretKey::from_bytes([1; 32])),
-            key: SecretKey::from_bytes([2; 32]),
+            ids: IdKeys::new(&SecretKey::from_bytes(&[1; 32])),
+            key: SecretKey::from_bytes(&[2; 32]),
             compressor: Compressor::without_verification(Level::default()),
             decompressor: Decompressor::new(),
             known: HashSet::new(),

@@ -1,7 +1,8 @@
 //! The `esker` program: what belongs to the process, then [`esker::cli`].
 
 use std::fs::File;
-use std::io::{self, BufWriter, IsTerminal};
+use std::io::{self, BufWriter, IsTerminal, Read};
+use std::os::fd::AsFd;
 use std::process::ExitCode;
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -25,16 +26,25 @@ fn main() -> ExitCode {
         user: user.map_or_else(|| uid.as_raw().to_string(), |user| user.name),
         host: rustix::system::uname().nodename().to_string_lossy().into_owned(),
         time_zone: jiff::tz::TimeZone::system(),
-        stdin: Box::new(io::stdin()),
+        stdin: stdin(),
         stdout: Box::new(BufWriter::new(io::stdout())),
         stderr: Box::new(io::stderr()),
         stdout_is_terminal: io::stdout().is_terminal(),
         stderr_is_terminal: io::stderr().is_terminal(),
-        prompt: has_terminal.then(|| -> esker::cli::Prompt { Box::new(|text: &str| rpassword::prompt_password(text)) }),
+        prompt: has_terminal.then(|| -> esker::cli::Prompt { Box::new(esker::cli::ask_on_terminal) }),
         memory: None,
         on_interrupt: on_interrupt(),
     };
     ExitCode::from(run(std::env::args_os(), context))
+}
+
+/// What is piped in, without a buffer, since it may be a password.
+fn stdin() -> Box<dyn Read + Send> {
+    match io::stdin().as_fd().try_clone_to_owned() {
+        Ok(stdin) => Box::new(File::from(stdin)),
+        // It is closed, and reading says so.
+        Err(_) => Box::new(io::stdin()),
+    }
 }
 
 /// No secret in a core dump or for a debugger, and as many open files as allowed.

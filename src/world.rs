@@ -88,8 +88,13 @@ impl World {
     /// `N` random bytes fit for keys.
     pub fn random<const N: usize>(&self) -> [u8; N] {
         let mut bytes = [0; N];
-        self.rng.fill(&mut bytes);
+        self.fill(&mut bytes);
         bytes
+    }
+
+    /// Random bytes fit for keys, written where they stay.
+    pub fn fill(&self, bytes: &mut [u8]) {
+        self.rng.fill(bytes);
     }
 }
 

@@ -176,7 +176,7 @@ fn another_config_under_the_same_id_is_refused_whatever_is_accepted() {
     let right = fs::read(&config).unwrap();
     let record = SignedRecord::decode(RecordKind::Config, &right).unwrap();
     let mut other: Config = cbor::decode(record.body).unwrap();
-    let stranger = Credential::from_seed(SecretKey::from_bytes([9; 32]));
+    let stranger = Credential::from_seed(SecretKey::from_bytes(&[9; 32]));
     other.root_verifying = stranger.public().verifying;
     let body = cbor::encode(&other);
     let message = signed_message(&other.repo, RecordKind::Config, "config", &esker::repo::access::NO_EPOCH, &body);

@@ -106,7 +106,7 @@ fn a_key_file_of_another_repository_is_told_apart() {
     assert_eq!(error.kind(), Kind::WrongKey);
     assert!(error.to_string().contains("is for repository"), "{error}");
     // The right repository id in the file of a credential it does not know.
-    let stranger = KeyFile { seed: esker::crypto::key::SecretKey::from_bytes([1; 32]), ..key };
+    let stranger = KeyFile { seed: esker::crypto::key::SecretKey::from_bytes(&[1; 32]), ..key };
     assert_eq!(open(&one, Secret::KeyFile(stranger)).unwrap_err().kind(), Kind::WrongKey);
 }
 

@@ -271,15 +271,15 @@ fn key_file(data: &[u8]) {
 }
 
 fn envelope(data: &[u8]) {
-    let private = KemPrivate::from_seed(SecretKey::from_bytes([1; 32]));
-    let psk = SecretKey::from_bytes([2; 32]);
+    let private = KemPrivate::from_seed(SecretKey::from_bytes(&[1; 32]));
+    let psk = SecretKey::from_bytes(&[2; 32]);
     for psk in [None, Some(Psk { key: &psk, id: b"epoch" })] {
         assert!(open_secret(&private, psk, b"info", data, "envelope").is_err(), "nobody has sealed it");
     }
 }
 
 fn sealed_box(data: &[u8]) {
-    let key = SecretKey::from_bytes([1; 32]);
+    let key = SecretKey::from_bytes(&[1; 32]);
     assert!(seal::open_box(&key, "fuzz", b"", data, "box").is_err(), "nobody has sealed it");
     let (aad, plain) = data.split_at(data.len() / 2);
     let sealed = seal::seal_box(&World::seeded(1), &key, "fuzz", aad, plain);
@@ -421,7 +421,7 @@ fn recovery_text(data: &[u8]) {
     let Ok(text) = std::str::from_utf8(data) else { return };
     let _ = secret_from_text(text);
     if let Ok(seed) = words_from_text(text) {
-        let again = words_from_text(&words_of(&seed).join(" ")).expect("they are the words of a seed");
+        let again = words_from_text(&words_of(&seed)).expect("they are the words of a seed");
         assert_eq!(again.expose(), seed.expose());
     }
 }

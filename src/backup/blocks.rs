@@ -190,13 +190,13 @@ mod tests {
         use std::io::Seek;
         let mut file = file.try_clone()?;
         file.rewind()?;
-        BlockReader::open(file, &SecretKey::from_bytes([key; 32]), subject(about))
+        BlockReader::open(file, &SecretKey::from_bytes(&[key; 32]), subject(about))
     }
 
     #[test]
     fn blocks_read_back_up_to_the_cut_and_only_for_the_key_and_subject_they_were_written_for() {
         let file = tempfile::tempfile().unwrap();
-        let key = SecretKey::from_bytes([1; 32]);
+        let key = SecretKey::from_bytes(&[1; 32]);
         let mut writer =
             BlockWriter::begin(file.try_clone().unwrap(), &key, &World::seeded(1), subject(b"set")).unwrap();
         writer.push(0, b"head").unwrap();

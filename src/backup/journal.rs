@@ -47,9 +47,10 @@ impl Journal {
     pub(super) fn new(place: &Place, session: &Session<'_>) -> Self {
         let repo = session.repo();
         let epoch = repo.keys.current_epoch().id;
-        let mut start = Zeroizing::new(session.secret().expose().to_vec());
-        start.extend_from_slice(epoch.as_bytes());
-        start.extend_from_slice(session.envelope());
+        // Of one size from the start: what it grew out of would not be wiped.
+        let parts = [&session.secret().expose()[..], epoch.as_bytes(), session.envelope()];
+        let mut start = Zeroizing::new(Vec::with_capacity(parts.iter().map(|part| part.len()).sum()));
+        parts.iter().for_each(|part| start.extend_from_slice(part));
         let origin = Origin {
             session: session.id(),
             epoch,
@@ -151,6 +152,7 @@ fn read(
     let held = file.try_clone()?;
     let mut blocks = BlockReader::open(file, &place.key, subject(place, &session))?;
     let (_, start) = blocks.next(&[SESSION])?.ok_or_else(broken)?;
+    let start = Zeroizing::new(start);
     let (secret, rest) = start.split_first_chunk::<32>().ok_or_else(broken)?;
     let (epoch, envelope) = rest.split_first_chunk::<16>().ok_or_else(broken)?;
     let mut packs = Vec::new();
@@ -165,7 +167,7 @@ fn read(
     }
     Ok(Unfinished {
         session,
-        secret: SecretKey::from_bytes(*secret),
+        secret: SecretKey::from_bytes(secret),
         epoch: EpochId::from_bytes(*epoch),
         envelope: envelope.to_vec(),
         packs,

@@ -413,7 +413,7 @@ mod tests {
     }
 
     fn place(dir: &Path, key: u8, set: u8) -> Place {
-        Place { path: dir.join("record"), key: SecretKey::from_bytes([key; 32]), set: [set; 16] }
+        Place { path: dir.join("record"), key: SecretKey::from_bytes(&[key; 32]), set: [set; 16] }
     }
 
     fn session(n: u8) -> SessionId {

@@ -467,7 +467,7 @@ mod tests {
             let permits = permits.clone();
             move || {
                 let cutter = Arc::new(Cutter::new(Parameters::with_average(64 << 10), &[1; 32]));
-                read_units(&units, &cutter, &IdKeys::new(&SecretKey::from_bytes([2; 32])), &permits);
+                read_units(&units, &cutter, &IdKeys::new(&SecretKey::from_bytes(&[2; 32])), &permits);
             }
         });
         let mut expected = Expected::default();

@@ -15,7 +15,7 @@
 
 use std::fmt;
 
-use zeroize::ZeroizeOnDrop;
+use zeroize::{Zeroize, ZeroizeOnDrop};
 
 /// Domain of the gear table's derivation from `K_cdc`.
 const GEAR_CONTEXT: &str = "esker v1 gear table";
@@ -124,7 +124,8 @@ impl Cutter {
             panic!("unchecked parameters: {fault}");
         }
         let gear = gear_table(gear_key);
-        let gear_shifted = Box::new(gear.map(|entry| entry << 1));
+        let mut gear_shifted = gear.clone();
+        gear_shifted.iter_mut().for_each(|entry| *entry <<= 1);
         let index = (parameters.avg_bytes.ilog2() - 7) as usize;
         Self { parameters, mask_strict: MASKS[index + 2], mask_loose: MASKS[index - 2], gear, gear_shifted }
     }
@@ -210,6 +211,8 @@ fn gear_table(gear_key: &[u8; 32]) -> Box<[u64; 256]> {
         output.fill(&mut bytes);
         *entry = u64::from_le_bytes(bytes);
     }
+    hasher.zeroize();
+    output.zeroize();
     table
 }
 

@@ -28,6 +28,10 @@ use crate::storage::Storage;
 use crate::storage::memory::Memory;
 use crate::world::{Time, World};
 
+/// Variables whose values are secrets themselves.
+const SECRET_VARIABLES: [&str; 4] =
+    ["ESKER_PASSWORD", "ESKER_FROM_PASSWORD", "ESKER_WEBDAV_PASSWORD", "ESKER_WEBDAV_TOKEN"];
+
 /// A command being run.
 pub(super) struct App {
     pub(super) world: World,
@@ -172,6 +176,11 @@ impl App {
     /// A variable of the environment that is set and not empty.
     pub(super) fn var(&self, name: &str) -> Option<&OsStr> {
         self.env.get(OsStr::new(name)).map(OsString::as_os_str).filter(|value| !value.is_empty())
+    }
+
+    /// The environment of commands that are run: nothing they do needs what opens the repository or its storage.
+    pub(super) fn env_of_commands(&self) -> impl Iterator<Item = (&OsString, &OsString)> {
+        self.env.iter().filter(|(name, _)| !SECRET_VARIABLES.iter().any(|secret| *name == secret))
     }
 
     /// Whether `-v` was given.

@@ -79,7 +79,8 @@ pub(super) fn tell(app: &App, repository: &Repository, made: Made) -> Result<()>
             ),
             Recovery::Show(sheet) => {
                 // No summary: it is shown here and nowhere else.
-                app.out.line(&format!("\n{}", **sheet))?;
+                app.out.line("")?;
+                app.out.line(sheet)?;
                 format!(
                     "This page is shown once: print it or write it down now. The repository opens by {opens},\n\
                      and by these words. Without one of them there is no way to the data."

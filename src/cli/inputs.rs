@@ -57,7 +57,7 @@ pub(super) fn stream(app: &App, args: &BackupArgs) -> Result<Stream> {
     }
     let program = Program {
         words: args.paths.iter().map(|word| word.clone().into_os_string()).collect(),
-        env: app.env.clone().into_iter().collect(),
+        env: app.env_of_commands().map(|(name, value)| (name.clone(), value.clone())).collect(),
         directory: app.cwd.clone(),
     };
     let name = program.words.first().map(|word| word.to_string_lossy().into_owned()).unwrap_or_default();

@@ -38,8 +38,7 @@ pub(super) fn run(app: &App, args: &KeyArgs) -> Result<()> {
         KeyVerb::Writer { out, name } => add_file(app, &open()?, Role::Writer, name, out),
         KeyVerb::Passwd { new_password_file } => {
             let repository = open()?;
-            let password = new_password(app, new_password_file.as_deref())?;
-            repository.change_password(&password, KdfCost::DEFAULT)?;
+            repository.change_password(&new_password(app, new_password_file.as_deref())?, KdfCost::DEFAULT)?;
             let own = repository.keys.credential.id();
             told(app, "changed", &own.to_string(), &format!("owner {} has a new password", own.short()))
         }
@@ -94,6 +93,7 @@ fn recover(app: &App, words: Option<&Path>, name: Option<String>, new_password_f
         app.console.remark(Severity::Note, what);
     }
     let repository = place::unlock(app, storage, &secret)?;
+    drop(secret);
     let used = repository.keys.credential.id();
     repository.refuse_if_behind()?;
     let id = add_password(app, &repository, name, new_password_file)?;

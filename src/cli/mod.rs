@@ -4,7 +4,7 @@
 //! environment, where output goes. So a test runs whole commands in process and sees exactly what
 //! a person would. [`args`] says what can be typed and one file a verb does it; [`app`] is what
 //! all verbs share, [`console`] shows progress and problems, [`out`] takes results, [`text`] and
-//! [`time`] put numbers and moments into words, [`unlock`] finds the password or key file,
+//! [`time`] put numbers and moments into words, [`unlock`] finds the password or key file ([`terminal`] has it typed),
 //! [`place`] the storage (with [`storage_args`]), [`choose`] the snapshot that is meant, [`inputs`] what
 //! is backed up, [`safety`] what a restore would lose, [`config`] adds what is configured, [`trace`]
 //! tells what is asked of the storage.
@@ -15,6 +15,7 @@ use std::io::{self, Read, Write};
 use std::path::PathBuf;
 
 use jiff::tz::TimeZone;
+use zeroize::Zeroizing;
 
 use crate::storage::memory::Memory;
 use crate::world::{Time, World};
@@ -47,13 +48,16 @@ mod safety;
 mod snapshots;
 mod stats;
 mod storage_args;
+mod terminal;
 mod text;
 mod time;
 mod trace;
 mod unlock;
 
 /// Asks for a secret on the terminal without showing it, with this prompt.
-pub type Prompt = Box<dyn Fn(&str) -> io::Result<String> + Send + Sync>;
+pub type Prompt = Box<dyn Fn(&str) -> io::Result<Zeroizing<String>> + Send + Sync>;
+
+pub use terminal::ask as ask_on_terminal;
 
 /// Calls what it is given at the first signal that asks to stop; ends the program at the second.
 pub type OnInterrupt = Box<dyn Fn(Box<dyn Fn() + Send>) + Send + Sync>;

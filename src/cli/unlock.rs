@@ -28,6 +28,8 @@ const LINES_OF_WORDS_MAX: u32 = 100;
 const KIT_BYTES_MAX: u64 = 256 << 20;
 /// No password is longer.
 const SECRET_BYTES_MAX: u64 = 64 << 10;
+/// Room that is made for a secret at first.
+const FIRST_BYTES: usize = 8 << 10;
 
 /// Where the secret comes from.
 pub(super) enum Origin {
@@ -110,7 +112,10 @@ pub(super) fn other_secret(app: &App, args: &FromArgs) -> Result<Secret> {
 /// The recovery words, from a file (`-` is standard input), the sheet that unlocks, or as typed.
 pub(super) fn recovery_secret(app: &App, file: Option<&Path>) -> Result<Secret> {
     match (file, app.global.key_file.as_deref()) {
-        (Some(file), _) if file == Path::new("-") => read_key_file(Path::new("/proc/self/fd/0")),
+        (Some(file), _) if file == Path::new("-") => {
+            let what = || "cannot read the recovery words from stdin";
+            Ok(secret_from_text(&read_text(app.stdin()?, what)?)?)
+        }
         (Some(file), _) | (None, Some(file)) => read_key_file(&app.path(file)),
         (None, None) => type_words(app).map(Secret::Words),
     }
@@ -167,7 +172,11 @@ fn password(app: &App, origin: Origin) -> Result<Zeroizing<String>> {
         }
         Origin::Descriptor(number) => {
             let from = format!("file descriptor {number}");
-            let bytes = read_secret(Path::new(&format!("/proc/self/fd/{number}")));
+            let bytes = match number {
+                // Not opened anew: that is refused where somebody else has made the pipe.
+                0 => read_wiped(app.stdin()?.take(SECRET_BYTES_MAX)),
+                _ => read_secret(Path::new(&format!("/proc/self/fd/{number}"))),
+            };
             let bytes = bytes.context(|| format!("cannot read the password from {from}"))?;
             (from, bytes)
         }
@@ -220,8 +229,28 @@ fn not_empty(password: Zeroizing<String>, from: &str) -> Result<Zeroizing<String
 }
 
 fn read_secret(path: &Path) -> std::io::Result<Zeroizing<Vec<u8>>> {
-    let mut bytes = Zeroizing::new(Vec::new());
-    File::open(path)?.take(SECRET_BYTES_MAX).read_to_end(&mut bytes)?;
+    read_wiped(File::open(path)?.take(SECRET_BYTES_MAX))
+}
+
+/// Reads all there is, leaving no copy but what it gives.
+fn read_wiped(mut from: impl Read) -> std::io::Result<Zeroizing<Vec<u8>>> {
+    let mut bytes = Zeroizing::new(vec![0; FIRST_BYTES]);
+    let mut filled = 0;
+    loop {
+        if filled == bytes.len() {
+            // A vector that grows by itself would leave what it held.
+            let mut larger = Zeroizing::new(vec![0; 2 * filled]);
+            larger[..filled].copy_from_slice(&bytes);
+            bytes = larger;
+        }
+        match from.read(&mut bytes[filled..]) {
+            Ok(0) => break,
+            Ok(read) => filled += read,
+            Err(error) if error.kind() == std::io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(error),
+        }
+    }
+    bytes.truncate(filled);
     Ok(bytes)
 }
 
@@ -235,16 +264,20 @@ fn run_command(app: &App, command: &str) -> Result<Zeroizing<Vec<u8>>> {
         .args(args)
         .current_dir(&app.cwd)
         .env_clear()
-        .envs(&app.env)
+        .envs(app.env_of_commands())
         .stdin(Stdio::inherit())
+        .stdout(Stdio::piped())
         .stderr(Stdio::inherit())
-        .output();
-    let output = child.context(|| format!("{}: `{program}` did not start", what()))?;
-    let bytes = Zeroizing::new(output.stdout);
-    if !output.status.success() {
-        return Err(Error::new(Kind::Failed, format!("{}: `{program}` failed, {}", what(), output.status)).into());
+        .spawn();
+    let mut child = child.context(|| format!("{}: `{program}` did not start", what()))?;
+    // Closed once it is read: a command that says more than any password has ends by that.
+    let bytes = child.stdout.take().map(|stdout| read_wiped(stdout.take(SECRET_BYTES_MAX)));
+    let status = child.wait().context(|| format!("{}: `{program}` was lost", what()))?;
+    if !status.success() {
+        return Err(Error::new(Kind::Failed, format!("{}: `{program}` failed, {status}", what())).into());
     }
-    Ok(bytes)
+    let bytes = bytes.unwrap_or_else(|| Ok(Zeroizing::default()));
+    Ok(bytes.context(|| format!("{}: `{program}` cannot be read", what()))?)
 }
 
 fn ask(app: &App, prompt: &str) -> Result<Zeroizing<String>> {
@@ -253,7 +286,7 @@ fn ask(app: &App, prompt: &str) -> Result<Zeroizing<String>> {
         return Err(usage("no password was given, and there is no terminal to ask on").hint(hint).into());
     };
     let typed = ask(prompt).context(|| "cannot read the password from the terminal")?;
-    not_empty(Zeroizing::new(typed), "the terminal")
+    not_empty(typed, "the terminal")
 }
 
 fn ask_twice(app: &App, prompt: &str) -> Result<Zeroizing<String>> {
@@ -268,21 +301,19 @@ fn ask_twice(app: &App, prompt: &str) -> Result<Zeroizing<String>> {
 /// Reads a key file, or what does as one: a recovery sheet, a kit, or words.
 fn read_key_file(path: &Path) -> Result<Secret> {
     let what = || format!("cannot read the key file `{}`", path.display());
-    let text = read_text(path, what)?;
+    let text = read_text(File::open(path).context(what)?, what)?;
     Ok(secret_from_text(&text)?)
 }
 
 /// Reads a recovery kit.
 pub(super) fn read_kit(path: &Path) -> Result<Kit> {
     let what = || format!("cannot use the recovery kit `{}`", path.display());
-    let text = read_text(path, what)?;
+    let text = read_text(File::open(path).context(what)?, what)?;
     Ok(Kit::from_text(&text).context(what)?)
 }
 
-fn read_text(path: &Path, what: impl Fn() -> String) -> Result<Zeroizing<String>> {
-    let mut bytes = Zeroizing::new(Vec::new());
-    let read = File::open(path).and_then(|file| file.take(KIT_BYTES_MAX).read_to_end(&mut bytes));
-    read.context(&what)?;
+fn read_text<S: Into<String>>(from: impl Read, what: impl Fn() -> S) -> Result<Zeroizing<String>> {
+    let bytes = read_wiped(from.take(KIT_BYTES_MAX)).context(&what)?;
     let text = std::str::from_utf8(&bytes);
     let text = text.map_err(|_| Error::new(Kind::WrongKey, what()).because("it is not text"))?;
     Ok(Zeroizing::new(text.to_owned()))

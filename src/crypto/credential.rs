@@ -43,7 +43,7 @@ impl fmt::Debug for PublicCredential {
 #[derive(Clone)]
 pub struct Credential {
     seed: SecretKey,
-    signing: SigningKey,
+    signing: Box<SigningKey>,
     sealing: KemPrivate,
     public: PublicCredential,
     id: CredentialId,
@@ -52,7 +52,7 @@ pub struct Credential {
 impl Credential {
     /// The credential of a seed.
     pub fn from_seed(seed: SecretKey) -> Self {
-        let signing = SigningKey::from_bytes(seed.derive("credential signing").expose());
+        let signing = Box::new(SigningKey::from_bytes(seed.derive("credential signing").expose()));
         let sealing = KemPrivate::from_seed(seed.derive("credential sealing"));
         let public = PublicCredential { verifying: signing.verifying_key().to_bytes(), sealing: sealing.public() };
         let id = public.id();
@@ -114,13 +114,13 @@ mod tests {
 
     #[test]
     fn a_signature_is_by_one_credential_over_one_message() {
-        let alice = Credential::from_seed(SecretKey::from_bytes([1; 32]));
-        let bob = Credential::from_seed(SecretKey::from_bytes([2; 32]));
+        let alice = Credential::from_seed(SecretKey::from_bytes(&[1; 32]));
+        let bob = Credential::from_seed(SecretKey::from_bytes(&[2; 32]));
         let signature = alice.sign(b"m");
         assert_eq!(verify(&alice.public().verifying, b"m", &signature, "t"), Ok(()));
         assert!(verify(&alice.public().verifying, b"n", &signature, "t").is_err());
         assert!(verify(&bob.public().verifying, b"m", &signature, "t").is_err());
         assert_ne!(alice.id(), bob.id());
-        assert_eq!(alice.id(), Credential::from_seed(SecretKey::from_bytes([1; 32])).id());
+        assert_eq!(alice.id(), Credential::from_seed(SecretKey::from_bytes(&[1; 32])).id());
     }
 }

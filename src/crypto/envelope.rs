@@ -12,6 +12,7 @@ use hpke::kdf::HkdfSha256;
 use hpke::kem::XWing;
 use hpke::rand_core::{TryCryptoRng, TryRng};
 use hpke::{Deserializable, Kem, OpModeR, OpModeS, PskBundle, Serializable};
+use zeroize::Zeroizing;
 
 use super::OpenError;
 use super::key::SecretKey;
@@ -129,7 +130,7 @@ pub fn open_secret(
     info: &[u8],
     sealed: &[u8],
     what: &'static str,
-) -> Result<Vec<u8>, OpenError> {
+) -> Result<Zeroizing<Vec<u8>>, OpenError> {
     let (algorithm, rest) = sealed.split_first().ok_or(OpenError::Truncated(what))?;
     if *algorithm != KEM_ALGORITHM {
         return Err(OpenError::Unsupported(what, *algorithm));
@@ -145,6 +146,7 @@ pub fn open_secret(
         None => OpModeR::Base,
     };
     hpke::single_shot_open::<ChaCha20Poly1305, HkdfSha256, XWing>(&mode, &with.key(), &encapsulated, info, text, &[])
+        .map(Zeroizing::new)
         .map_err(not_authentic)
 }
 
@@ -181,14 +183,14 @@ mod tests {
     #[test]
     fn a_secret_opens_with_the_private_key_psk_and_info_it_was_sealed_for() {
         let world = World::seeded(3);
-        let pair = KemPrivate::from_seed(SecretKey::from_bytes([1; 32]));
-        let psk = SecretKey::from_bytes([2; 32]);
+        let pair = KemPrivate::from_seed(SecretKey::from_bytes(&[1; 32]));
+        let psk = SecretKey::from_bytes(&[2; 32]);
         let psk = Psk { key: &psk, id: b"epoch" };
         let sealed = seal_secret(&world, &pair.public(), Some(psk), b"info", b"secret").unwrap();
         assert_eq!(sealed.len(), 6 + OVERHEAD_BYTES);
-        assert_eq!(open_secret(&pair, Some(psk), b"info", &sealed, "t").unwrap(), b"secret");
-        let other = KemPrivate::from_seed(SecretKey::from_bytes([3; 32]));
-        let wrong_psk = SecretKey::from_bytes([4; 32]);
+        assert_eq!(open_secret(&pair, Some(psk), b"info", &sealed, "t").unwrap().as_slice(), b"secret");
+        let other = KemPrivate::from_seed(SecretKey::from_bytes(&[3; 32]));
+        let wrong_psk = SecretKey::from_bytes(&[4; 32]);
         for result in [
             open_secret(&other, Some(psk), b"info", &sealed, "t"),
             open_secret(&pair, None, b"info", &sealed, "t"),

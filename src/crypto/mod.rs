@@ -2,7 +2,7 @@
 //!
 //! [`key`] derives keys, [`seal`] is the one AEAD construction, [`ident`] names chunks,
 //! [`credential`] is what a person or machine holds, [`envelope`] seals secrets to public keys,
-//! [`slot`] turns a password into a key, [`words`] a seed into words. A key commitment stands beside every sealed thing,
+//! [`slot`] turns a password into a key, [`words`] a seed into words, [`wipe`] clears what these leave behind. A key commitment stands beside every sealed thing,
 //! because the AEAD does not commit to its key.
 
 pub mod credential;
@@ -11,6 +11,7 @@ pub mod ident;
 pub mod key;
 pub mod seal;
 pub mod slot;
+pub mod wipe;
 pub mod words;
 
 /// Why sealed bytes were not opened.

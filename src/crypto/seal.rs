@@ -146,7 +146,7 @@ mod tests {
     use super::*;
 
     fn boxed() -> (SecretKey, Vec<u8>) {
-        let key = SecretKey::from_bytes([9; 32]);
+        let key = SecretKey::from_bytes(&[9; 32]);
         let sealed = seal_box(&World::seeded(1), &key, "test", b"aad", b"hello");
         (key, sealed)
     }
@@ -156,7 +156,7 @@ mod tests {
         let (key, sealed) = boxed();
         assert_eq!(sealed.len(), 5 + BOX_OVERHEAD_BYTES);
         assert_eq!(open_box(&key, "test", b"aad", &sealed, "box").unwrap(), b"hello");
-        let other = SecretKey::from_bytes([8; 32]);
+        let other = SecretKey::from_bytes(&[8; 32]);
         for result in [
             open_box(&other, "test", b"aad", &sealed, "box"),
             open_box(&key, "tesT", b"aad", &sealed, "box"),
@@ -168,7 +168,7 @@ mod tests {
 
     #[test]
     fn sealing_in_place_gives_the_same_bytes() {
-        let (key, nonce) = (SecretKey::from_bytes([9; 32]), [3; NONCE_BYTES]);
+        let (key, nonce) = (SecretKey::from_bytes(&[9; 32]), [3; NONCE_BYTES]);
         for text in [&b""[..], b"some text", &[7; 100_000]] {
             let mut apart = Vec::new();
             seal_into(&key, nonce, b"aad", text, &mut apart);
@@ -193,7 +193,7 @@ mod tests {
 
     #[test]
     fn opening_in_place_gives_what_opening_gives_and_leaves_alone_what_does_not_open() {
-        let key = SecretKey::from_bytes([9; 32]);
+        let key = SecretKey::from_bytes(&[9; 32]);
         let mut sealed = Vec::new();
         seal_into(&key, [7; NONCE_BYTES], b"aad", b"hello", &mut sealed);
         let before = sealed.clone();
@@ -211,7 +211,7 @@ mod tests {
     #[test]
     fn two_seals_of_one_text_differ_and_a_hedged_nonce_depends_on_content() {
         let world = World::seeded(1);
-        let key = SecretKey::from_bytes([9; 32]);
+        let key = SecretKey::from_bytes(&[9; 32]);
         assert_ne!(seal_box(&world, &key, "p", b"", b"x"), seal_box(&world, &key, "p", b"", b"x"));
         let same_random = [5; 32];
         assert_ne!(hedged_nonce(&same_random, 0, &[1; 32]), hedged_nonce(&same_random, 0, &[2; 32]));

@@ -58,18 +58,11 @@ pub fn password_key(password: &[u8], salt: &[u8; 32], cost: KdfCost) -> Result<S
     let mut memory: Vec<Block> = Vec::new();
     memory.try_reserve_exact(blocks).map_err(|_| KdfError::Memory(cost.memory_kib))?;
     memory.resize(blocks, Block::default());
-    let mut key = [0; 32];
-    let result = Argon2::new(Algorithm::Argon2id, Version::V0x13, params).hash_password_into_with_memory(
-        password,
-        salt,
-        &mut key,
-        &mut memory,
-    );
+    let argon2 = Argon2::new(Algorithm::Argon2id, Version::V0x13, params);
+    let mut result = Ok(());
+    let key = SecretKey::filled(|key| result = argon2.hash_password_into_with_memory(password, salt, key, &mut memory));
     memory.iter_mut().for_each(Zeroize::zeroize);
-    result.map_err(failed)?;
-    let derived = SecretKey::from_bytes(key);
-    key.zeroize();
-    Ok(derived)
+    result.map(|()| key).map_err(failed)
 }
 
 #[cfg(test)]

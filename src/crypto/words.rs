@@ -53,61 +53,76 @@ fn maybe(nearest: &[&str]) -> String {
 /// Words as they are typed, one line after the other.
 #[derive(Default)]
 pub struct Typed {
-    words: Vec<&'static str>,
+    /// Their places in the list.
+    words: Zeroizing<[u16; WORDS]>,
+    /// How many there are, those too many included, which are not kept.
+    count: usize,
 }
 
 impl fmt::Debug for Typed {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "Typed({} words)", self.words.len())
+        write!(f, "Typed({} words)", self.count)
     }
 }
 
 impl Typed {
     /// Takes the words of some text. When one of them is not in the list none is taken.
     pub fn add(&mut self, text: &str) -> Result<(), WordsError> {
-        let mut found = Vec::new();
+        let mut count = self.count;
         for token in text.split(|c: char| !c.is_alphabetic()).filter(|token| !token.is_empty()) {
             let token = Zeroizing::new(token.to_lowercase());
-            let position = self.words.len() + found.len() + 1;
             let word = find(&token).ok_or_else(|| WordsError::Unknown {
-                position,
+                position: count + 1,
                 typed: token.chars().take(SHOWN_LETTERS_MAX).collect(),
                 nearest: nearest(&token),
             })?;
-            found.push(word);
+            if let Some(place) = self.words.get_mut(count) {
+                *place = word;
+            }
+            count += 1;
         }
-        self.words.append(&mut found);
+        self.count = count;
         Ok(())
     }
 
     /// How many words there are.
     pub fn count(&self) -> usize {
-        self.words.len()
+        self.count
     }
 
     /// The seed they stand for.
     pub fn seed(&self) -> Result<SecretKey, WordsError> {
-        if self.words.len() != WORDS {
-            return Err(WordsError::Count(self.words.len()));
+        if self.count != WORDS {
+            return Err(WordsError::Count(self.count));
         }
-        let phrase = Zeroizing::new(self.words.join(" "));
+        let list = Language::English.word_list();
+        let phrase = phrase(self.words.iter().map(|word| list[usize::from(*word)]));
         let mnemonic = Mnemonic::parse_in_normalized(Language::English, &phrase).map_err(|_| WordsError::Checksum)?;
         let (mut entropy, length) = mnemonic.to_entropy_array();
-        let seed =
-            entropy.first_chunk::<KEY_BYTES>().filter(|_| length == KEY_BYTES).map(|seed| SecretKey::from_bytes(*seed));
+        let seed = entropy.first_chunk::<KEY_BYTES>().filter(|_| length == KEY_BYTES).map(SecretKey::from_bytes);
         entropy.zeroize();
         seed.ok_or(WordsError::Checksum)
     }
 }
 
-/// The word of the list that was meant: itself, or its beginning of four letters or more.
-fn find(token: &str) -> Option<&'static str> {
+/// Where in the list the word is that was meant: itself, or its beginning of four letters or more.
+fn find(token: &str) -> Option<u16> {
     let list = Language::English.word_list();
-    if let Some(word) = list.iter().find(|word| **word == token) {
-        return Some(word);
-    }
     let is_long = token.chars().count() >= PREFIX_LETTERS;
-    list.iter().find(|word| is_long && word.starts_with(token)).copied()
+    let found = list.iter().position(|word| *word == token);
+    let found = found.or_else(|| list.iter().position(|word| is_long && word.starts_with(token)));
+    found.and_then(|place| u16::try_from(place).ok())
+}
+
+/// Words with a space between two, in one place.
+fn phrase(words: impl Iterator<Item = &'static str>) -> Zeroizing<String> {
+    let mut phrase = Zeroizing::new(String::with_capacity(WORDS * (SHOWN_LETTERS_MAX + 1)));
+    for word in words {
+        let between = if phrase.is_empty() { "" } else { " " };
+        phrase.push_str(between);
+        phrase.push_str(word);
+    }
+    phrase
 }
 
 /// Words of the list that differ from what was typed by a letter or by two that changed places;
@@ -152,13 +167,13 @@ fn edits(from: &str, to: &str) -> usize {
 
 /// Whether this is a word of the list, or tells one.
 pub fn is_word(typed: &str) -> bool {
-    find(&typed.to_lowercase()).is_some()
+    find(&Zeroizing::new(typed.to_lowercase())).is_some()
 }
 
-/// The words of a seed, in order.
-pub fn words_of(seed: &SecretKey) -> Vec<&'static str> {
+/// The words of a seed, in order, with a space between two.
+pub fn words_of(seed: &SecretKey) -> Zeroizing<String> {
     let mnemonic = Mnemonic::from_entropy_in(Language::English, seed.expose()).expect("32 bytes are 24 words");
-    mnemonic.words().collect()
+    phrase(mnemonic.words())
 }
 
 #[cfg(test)]
@@ -175,18 +190,19 @@ mod tests {
     #[test]
     fn words_are_those_of_bip39() {
         let zeros = format!("{}art", "abandon ".repeat(23));
-        assert_eq!(words_of(&SecretKey::from_bytes([0; 32])).join(" "), zeros);
+        assert_eq!(*words_of(&SecretKey::from_bytes(&[0; 32])), zeros);
         assert_eq!(seed_of(&zeros), Ok([0; 32]));
         let sevens = "legal winner thank year wave sausage worth useful legal winner thank year wave sausage worth \
                       useful legal winner thank year wave sausage worth title";
-        assert_eq!(words_of(&SecretKey::from_bytes([0x7f; 32])).join(" "), sevens);
+        assert_eq!(*words_of(&SecretKey::from_bytes(&[0x7f; 32])), sevens);
         assert_eq!(seed_of(sevens), Ok([0x7f; 32]));
     }
 
     #[test]
     fn case_numbers_spaces_and_four_letters_are_taken_kindly() {
-        let seed = SecretKey::from_bytes(*blake3::hash(b"seed").as_bytes());
+        let seed = SecretKey::from_bytes(blake3::hash(b"seed").as_bytes());
         let words = words_of(&seed);
+        let words: Vec<_> = words.split(' ').collect();
         let numbered: String =
             words.iter().enumerate().map(|(at, word)| format!("{:>3}. {}\r\n", at + 1, word.to_uppercase())).collect();
         let short: Vec<_> = words.iter().map(|word| &word[..word.len().min(4)]).collect();
@@ -200,9 +216,9 @@ mod tests {
 
     #[test]
     fn every_first_four_letters_are_of_one_word() {
-        for word in Language::English.word_list() {
-            assert_eq!(find(&word[..word.len().min(4)]), Some(*word));
-            assert_eq!(find(word), Some(*word));
+        for (place, word) in Language::English.word_list().iter().enumerate() {
+            assert_eq!(find(&word[..word.len().min(4)]).map(usize::from), Some(place));
+            assert_eq!(find(word).map(usize::from), Some(place));
         }
         assert_eq!(find("aba"), None, "three letters are not enough");
         assert_eq!(find(""), None);
@@ -224,7 +240,8 @@ mod tests {
 
     #[test]
     fn an_exchanged_word_is_a_wrong_checksum() {
-        let right = words_of(&SecretKey::from_bytes([0x7f; 32]));
+        let right = words_of(&SecretKey::from_bytes(&[0x7f; 32]));
+        let right: Vec<_> = right.split(' ').collect();
         let mut found = 0;
         for at in 0..WORDS {
             let mut wrong = right.clone();

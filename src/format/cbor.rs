@@ -6,6 +6,7 @@
 //! the result gives the same bytes, which rejects trailing bytes, long integers and the rest.
 
 use minicbor::{Decoder, Encoder};
+use zeroize::Zeroizing;
 
 use super::{DecodeError, Result, item};
 
@@ -51,11 +52,27 @@ pub fn encode<R: Record>(record: &R) -> Vec<u8> {
 /// Reads a record from exactly these bytes, which must be its one encoding.
 pub fn decode<R: Record>(bytes: &[u8]) -> Result<R> {
     let record = R::decode_from(&mut Decoder::new(bytes))?;
-    if encode(&record) == bytes {
-        Ok(record)
-    } else {
-        Err(DecodeError::malformed(R::WHAT, "not in deterministic encoding, or followed by other bytes"))
-    }
+    if encode(&record) == bytes { Ok(record) } else { Err(not_the_one_encoding::<R>()) }
+}
+
+fn not_the_one_encoding<R: Record>() -> DecodeError {
+    DecodeError::malformed(R::WHAT, "not in deterministic encoding, or followed by other bytes")
+}
+
+/// Room for a record of secrets: a vector that grows leaves what it held behind.
+const SECRET_BYTES: usize = 256;
+
+/// The encoding of a record of secrets, wiped when dropped.
+pub fn encode_secret<R: Record>(record: &R) -> Zeroizing<Vec<u8>> {
+    let mut out = Zeroizing::new(Vec::with_capacity(SECRET_BYTES));
+    record.encode_into(&mut out);
+    out
+}
+
+/// [`decode`] for a record of secrets, which leaves no copy behind.
+pub fn decode_secret<R: Record>(bytes: &[u8]) -> Result<R> {
+    let record = R::decode_from(&mut Decoder::new(bytes))?;
+    if *encode_secret(&record) == *bytes { Ok(record) } else { Err(not_the_one_encoding::<R>()) }
 }
 
 /// Writes one map. The number of fields is filled in at [`MapWriter::end`].

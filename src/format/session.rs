@@ -51,7 +51,7 @@ pub fn envelope_info(repo: &RepoId, session: &SessionId, epoch: &EpochId, signer
 }
 
 /// A session's secret as it was in its envelope.
-pub fn session_secret(plain: &[u8]) -> Result<[u8; 32]> {
+pub fn session_secret(plain: &[u8]) -> Result<&[u8; 32]> {
     let detail = || format!("a secret of {} bytes where 32 belong", plain.len());
     plain.try_into().map_err(|_| DecodeError::malformed("session envelope", detail()))
 }

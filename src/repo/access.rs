@@ -371,7 +371,7 @@ mod tests {
     }
 
     fn credential(n: u8) -> Credential {
-        Credential::from_seed(SecretKey::from_bytes([n; 32]))
+        Credential::from_seed(SecretKey::from_bytes(&[n; 32]))
     }
 
     impl Scene {

@@ -41,8 +41,7 @@ pub struct ContentKeys {
 impl ContentKeys {
     /// Keys that no other repository has.
     pub(super) fn random(world: &World) -> Self {
-        let id_key = SecretKey::from_bytes(world.random());
-        Self { id_key, chunker_key: SecretKey::from_bytes(world.random()) }
+        Self { id_key: SecretKey::random(world), chunker_key: SecretKey::random(world) }
     }
 }
 
@@ -87,35 +86,26 @@ impl Keys {
             let info = grant_info(&repo, &epoch.id, &credential.id());
             let plain = envelope::open_secret(credential.sealing(), None, &info, &grant.sealed, "epoch grant")
                 .context(cannot)?;
-            let secrets: EpochSecrets = cbor::decode(&plain).context(cannot)?;
-            let private = secrets.private.map(|seed| KemPrivate::from_seed(SecretKey::from_bytes(seed)));
+            let secrets: EpochSecrets = cbor::decode_secret(&plain).context(cannot)?;
+            let private = secrets.private.as_ref().map(|seed| KemPrivate::from_seed(SecretKey::from_bytes(seed)));
             if private.as_ref().is_some_and(|private| private.public() != epoch.public) {
                 return Err(Error::new(
                     Kind::Damaged,
                     format!("{}: the private key of epoch `{}` is not its public key's", cannot(), epoch.id),
                 ));
             }
-            content_keys = Some((secrets.id_key, secrets.chunker_key));
+            content_keys = Some((SecretKey::from_bytes(&secrets.id_key), SecretKey::from_bytes(&secrets.chunker_key)));
             epochs.push(EpochKeys {
                 id: epoch.id,
                 public: epoch.public.clone(),
-                index_key: SecretKey::from_bytes(secrets.index_key),
-                psk: SecretKey::from_bytes(secrets.psk),
+                index_key: SecretKey::from_bytes(&secrets.index_key),
+                psk: SecretKey::from_bytes(&secrets.psk),
                 private,
             });
         }
         let (id_key, chunker_key) =
             content_keys.ok_or_else(|| Error::new(Kind::WrongKey, format!("{}: it was granted no epoch", cannot())))?;
-        let id_key = SecretKey::from_bytes(id_key);
-        Ok(Self {
-            repo,
-            credential,
-            role: member.role,
-            ids: IdKeys::new(&id_key),
-            id_key,
-            chunker_key: SecretKey::from_bytes(chunker_key),
-            epochs,
-        })
+        Ok(Self { repo, credential, role: member.role, ids: IdKeys::new(&id_key), id_key, chunker_key, epochs })
     }
 
     /// The key of the chunker's gear table.
@@ -220,7 +210,7 @@ pub fn seal_grant(
     secrets: &EpochSecrets,
 ) -> Result<Grant> {
     let info = grant_info(repo, epoch, to);
-    let sealed = envelope::seal_secret(world, sealing, None, &info, &cbor::encode(secrets))
+    let sealed = envelope::seal_secret(world, sealing, None, &info, &cbor::encode_secret(secrets))
         .context(|| format!("cannot grant epoch `{}` to credential `{}`", epoch.short(), to.short()))?;
     Ok(Grant { epoch: *epoch, credential: *to, sealed })
 }

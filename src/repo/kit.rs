@@ -135,12 +135,13 @@ impl Repository {
             let bytes = whole(storage, &name, &|bytes| ObjectId::of(bytes) == slot.hash).context(what)?;
             kit.objects.insert(name, bytes);
         }
-        Ok(Zeroizing::new(format!(
-            "{}\nWhat follows is for esker. It holds no key; `repair config --from` this file puts back what it\n\
-             names, should it be lost from the repository.\n\n{}",
-            *sheet.to_text(),
-            kit.to_text()
-        )))
+        let (sheet, objects) = (sheet.to_text(), kit.to_text());
+        let between = "\nWhat follows is for esker. It holds no key; `repair config --from` this file puts back what it\n\
+                       names, should it be lost from the repository.\n\n";
+        // Of one size from the start: what it grew out of would not be wiped.
+        let mut text = Zeroizing::new(String::with_capacity(sheet.len() + between.len() + objects.len()));
+        [&sheet, between, &objects].iter().for_each(|part| text.push_str(part));
+        Ok(text)
     }
 }
 

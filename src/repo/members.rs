@@ -7,6 +7,7 @@ use super::secret::KeyFile;
 use crate::crypto::credential::Credential;
 use crate::crypto::key::SecretKey;
 use crate::crypto::slot::KdfCost;
+use crate::crypto::wipe;
 use crate::error::{Error, Kind, Result};
 use crate::format::access::{Claim, Role};
 use crate::id::{CredentialId, ObjectId, SlotId};
@@ -51,8 +52,12 @@ impl Repository {
 
     /// Adds a credential and gives its key file. With a password, a slot opens it too.
     pub fn add_member(&self, role: Role, label: &str, password: Option<(&str, KdfCost)>) -> Result<KeyFile> {
+        wipe::after(|| self.member_added(role, label, password))
+    }
+
+    fn member_added(&self, role: Role, label: &str, password: Option<(&str, KdfCost)>) -> Result<KeyFile> {
         let statements = self.statements()?;
-        let member = Credential::from_seed(SecretKey::from_bytes(self.world.random()));
+        let member = Credential::from_seed(SecretKey::random(&self.world));
         let public = member.public();
         let grants = self.keys.grants_for(&self.world, &member.id(), &public.sealing, role)?;
         // The slot first: a credential that nothing unlocks would only be in the way.
@@ -86,6 +91,10 @@ impl Repository {
 
     /// Gives this credential a new password in the place of its old ones.
     pub fn change_password(&self, password: &str, cost: KdfCost) -> Result<()> {
+        wipe::after(|| self.password_changed(password, cost))
+    }
+
+    fn password_changed(&self, password: &str, cost: KdfCost) -> Result<()> {
         let statements = self.statements()?;
         let own = self.keys.credential.id();
         let old: Vec<_> = self.access.slots().filter(|slot| slot.credential == own).map(|slot| slot.slot).collect();

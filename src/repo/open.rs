@@ -1,5 +1,6 @@
 //! Beginning a repository and unlocking one.
 
+use std::fmt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -15,8 +16,8 @@ use crate::chunk::cut::Parameters;
 use crate::crypto::credential::{self, Credential, SIGNATURE_ALGORITHM};
 use crate::crypto::envelope::KemPrivate;
 use crate::crypto::key::SecretKey;
-use crate::crypto::seal;
 use crate::crypto::slot::{KdfCost, KdfError, password_key};
+use crate::crypto::{seal, wipe};
 use crate::error::{Context, Error, Kind, Result};
 use crate::format::access::{Claim, EpochSecrets, Role, Statement};
 use crate::format::cbor::{self, Extra};
@@ -32,12 +33,21 @@ pub const CONFIG: &str = "config";
 pub const COPIES: &str = "copies/";
 
 /// How the first owner of a new repository will unlock it.
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 pub enum FirstKey {
     /// By this password.
     Password(Zeroizing<String>),
     /// By the key file that `init` gives back.
     KeyFile,
+}
+
+impl fmt::Debug for FirstKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Password(_) => "Password(…)",
+            Self::KeyFile => "KeyFile",
+        })
+    }
 }
 
 /// What a new repository is like.
@@ -81,6 +91,15 @@ impl Repository {
         options: &InitOptions,
         local: Local,
     ) -> Result<(Self, Option<KeyFile>)> {
+        wipe::after(|| Self::made(storage, world, options, local))
+    }
+
+    fn made(
+        storage: Arc<dyn Storage>,
+        world: World,
+        options: &InitOptions,
+        local: Local,
+    ) -> Result<(Self, Option<KeyFile>)> {
         let what = || "cannot make a repository";
         options.chunker.check().map_err(|detail| Error::new(Kind::Usage, format!("{}: {detail}", what())))?;
         match storage.stat(CONFIG) {
@@ -94,7 +113,7 @@ impl Repository {
             }
         }
         refuse_over_a_lost_config(&*storage, what)?;
-        let root = Credential::from_seed(SecretKey::from_bytes(world.random()));
+        let root = Credential::from_seed(SecretKey::random(&world));
         let config = Config {
             version: FORMAT_VERSION,
             repo: RepoId::from_bytes(world.random()),
@@ -111,7 +130,7 @@ impl Repository {
         };
         let access = Statements { storage: &*storage, config: &config, signer: &root, world: &world };
         let epoch = EpochId::from_bytes(world.random());
-        let private = KemPrivate::from_seed(SecretKey::from_bytes(world.random()));
+        let private = KemPrivate::from_seed(SecretKey::random(&world));
         let content = options.like.clone().unwrap_or_else(|| ContentKeys::random(&world));
         let secrets = EpochSecrets {
             id_key: *content.id_key.expose(),
@@ -120,7 +139,7 @@ impl Repository {
             psk: world.random(),
             private: Some(*private.seed().expose()),
         };
-        let label_key = SecretKey::from_bytes(secrets.index_key);
+        let label_key = SecretKey::from_bytes(&secrets.index_key);
         let label =
             seal::seal_box(&world, &label_key, "credential label", config.repo.as_bytes(), options.label.as_bytes());
         let added = access.say(
@@ -175,6 +194,16 @@ impl Repository {
 
     /// Unlocks the repository of which this is the description, read from the storage just now.
     pub fn unlock(
+        storage: Arc<dyn Storage>,
+        config: Config,
+        world: World,
+        secret: &Secret,
+        local: Local,
+    ) -> Result<Self> {
+        wipe::after(|| Self::unlocked(storage, config, world, secret, local))
+    }
+
+    fn unlocked(
         storage: Arc<dyn Storage>,
         config: Config,
         world: World,
@@ -451,5 +480,5 @@ fn try_slot(
     let aad = slot_aad(&config.repo, &id, &config.root_verifying, &slot.header());
     let body = Zeroizing::new(seal::open(&key, &aad, &slot.sealed, "key slot").context(what)?);
     let seed = slot_seed(&body).context(what)?;
-    Ok(Some(Credential::from_seed(SecretKey::from_bytes(*seed))))
+    Ok(Some(Credential::from_seed(SecretKey::from_bytes(seed))))
 }

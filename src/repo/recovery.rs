@@ -5,9 +5,11 @@
 //! key, so that a `config` somebody else put up is refused. Every line that matters begins with its
 //! name; all others are for people. [`super::kit`] is the same page with copies of what it opens.
 
+use std::fmt;
+
 use zeroize::Zeroizing;
 
-use super::secret::{KeyFile, Secret};
+use super::secret::{KeyFile, Secret, secret_text};
 use crate::crypto::key::SecretKey;
 use crate::crypto::words::{Typed, WORDS, is_word, words_of};
 use crate::error::{Error, Kind, Result};
@@ -37,18 +39,17 @@ impl Sheet {
     /// The page.
     pub fn to_text(&self) -> Zeroizing<String> {
         let words = words_of(&self.key.seed);
-        let mut lines = Zeroizing::new(String::new());
-        for (row, words) in words.chunks(WORDS_IN_LINE).enumerate() {
-            let numbered = words.iter().enumerate().map(|(at, word)| (row * WORDS_IN_LINE + at + 1, word));
-            let line: String = numbered.map(|(number, word)| format!("{number:>5} {word:<9}")).collect();
-            lines.push_str(line.trim_end());
-            lines.push('\n');
-        }
+        let numbered = |f: &mut fmt::Formatter<'_>| {
+            words.split(' ').zip(1..).try_for_each(|(word, number)| match number % WORDS_IN_LINE {
+                0 => writeln!(f, "{number:>5} {word}"),
+                _ => write!(f, "{number:>5} {word:<9}"),
+            })
+        };
         let key = self.key.credential().id().short();
         // A place with control characters would break the page.
         let place: String = self.place.chars().map(|c| if c.is_control() { '?' } else { c }).collect();
         let quoted = shell_words::quote(&place);
-        Zeroizing::new(format!(
+        secret_text(format_args!(
             "ESKER RECOVERY SHEET  ({VERSION})\n\
              \n\
              The 24 words open this backup repository. Whoever has them can read and delete all that is\n\
@@ -75,7 +76,7 @@ impl Sheet {
              \n    esker --repo {quoted} key remove {key}\n",
             grouped(&self.key.repo.to_string()),
             date(self.made_secs),
-            *lines,
+            fmt::from_fn(numbered),
             grouped(&hex(&self.key.root_verifying)),
             checksum(&self.key),
         ))
@@ -103,7 +104,8 @@ fn checksum(key: &KeyFile) -> String {
 
 /// What a file unlocks: a key file, a recovery sheet or kit, or nothing but recovery words.
 pub fn secret_from_text(text: &str) -> Result<Secret> {
-    if text.lines().any(|line| line.trim().to_lowercase().starts_with(TITLE)) {
+    let is_title = |line: &str| line.trim().get(..TITLE.len()).is_some_and(|begin| begin.eq_ignore_ascii_case(TITLE));
+    if text.lines().any(is_title) {
         return sheet_from_text(text).map(Secret::KeyFile);
     }
     match text.parse::<KeyFile>() {
@@ -179,7 +181,7 @@ mod tests {
     use super::*;
 
     fn sheet() -> Sheet {
-        let seed = SecretKey::from_bytes(*blake3::hash(b"seed").as_bytes());
+        let seed = SecretKey::from_bytes(blake3::hash(b"seed").as_bytes());
         let key = KeyFile { role: Role::Owner, repo: RepoId::from_bytes([0xa1; 16]), root_verifying: [0x0b; 32], seed };
         Sheet { key, place: "/mnt/usb disk/backup".into(), made_secs: 981_173_106 }
     }
@@ -208,7 +210,7 @@ mod tests {
         assert!(reads_as_itself(&text.to_lowercase().replace('\n', "\r\n")));
         assert!(reads_as_itself(&text.replace("0b0b0b0b", "oboBob0b")), "letters that look like digits");
         let typed: String =
-            words_of(&sheet().key.seed).iter().map(|word| format!("{}\n", &word[..word.len().min(4)])).collect();
+            words_of(&sheet().key.seed).split(' ').map(|word| format!("{}\n", &word[..word.len().min(4)])).collect();
         let only = |name: &str| text.lines().find(|line| line.starts_with(name)).unwrap().to_owned();
         let short = ["Repository", "Root", "Check"].map(only).join("\n");
         assert!(reads_as_itself(&format!("{TITLE}\n{short}\nwords:\n{typed}")));
@@ -222,7 +224,8 @@ mod tests {
             assert_eq!(error.kind(), Kind::WrongKey);
             assert!(error.with_causes().contains(expected), "{}", error.with_causes());
         };
-        let first = words_of(&sheet().key.seed)[0];
+        let words = words_of(&sheet().key.seed);
+        let first = words.split(' ').next().unwrap();
         fails(&text.replacen(&format!("1 {first}"), "1 qqqqq", 1), "word 1, `qqqqq`, is not in the list");
         fails(&text.replacen(&format!("1 {first}"), "1", 1), "23 words where 24 belong");
         fails(&text.replacen("a1a1a1a1", "a1a1a1a2", 1), "`Repository:`, `Root:` or `Check:`");
@@ -235,10 +238,11 @@ mod tests {
     #[test]
     fn words_alone_are_a_secret_too() {
         let words = words_of(&sheet().key.seed);
-        match secret_from_text(&words.join("\n")) {
+        match secret_from_text(&words.replace(' ', "\n")) {
             Ok(Secret::Words(seed)) => assert_eq!(seed.expose(), sheet().key.seed.expose()),
             other => panic!("{other:?}"),
         }
-        assert!(secret_from_text(&words[1..].join(" ")).unwrap_err().with_causes().contains("23 words"));
+        let (_, fewer) = words.split_once(' ').unwrap();
+        assert!(secret_from_text(fewer).unwrap_err().with_causes().contains("23 words"));
     }
 }

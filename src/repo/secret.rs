@@ -1,9 +1,9 @@
 //! What unlocks a repository: a password, or a key file that is a credential itself.
 
-use std::fmt;
+use std::fmt::{self, Write};
 use std::str::FromStr;
 
-use zeroize::{Zeroize, Zeroizing};
+use zeroize::Zeroizing;
 
 use crate::crypto::credential::Credential;
 use crate::crypto::key::SecretKey;
@@ -63,16 +63,11 @@ impl KeyFile {
 
     /// The file's text.
     pub fn to_text(&self) -> Zeroizing<String> {
-        let mut seed = hex(self.seed.expose());
+        let seed = Zeroizing::new(hex(self.seed.expose()));
         let id = self.credential().id();
-        let line = Zeroizing::new(format!(
-            "{FIRST_WORD} {} {} {} {id} {seed}",
-            self.role.name(),
-            self.repo,
-            hex(&self.root_verifying)
-        ));
-        seed.zeroize();
-        Zeroizing::new(format!(
+        let root = hex(&self.root_verifying);
+        let line = secret_text(format_args!("{FIRST_WORD} {} {} {root} {id} {}", self.role.name(), self.repo, *seed));
+        secret_text(format_args!(
             "# An Esker key file: whoever holds it is credential {} ({}) of repository {}.\n\
              # Keep it secret and keep a copy. It opens the repository without a password.\n{} {}\n",
             id.short(),
@@ -82,6 +77,16 @@ impl KeyFile {
             checksum(&line),
         ))
     }
+}
+
+/// Room for a page with a secret: a text that grows leaves what it held behind.
+const PAGE_BYTES: usize = 8 << 10;
+
+/// A text with a secret in it, in one place and wiped when dropped.
+pub(super) fn secret_text(parts: fmt::Arguments<'_>) -> Zeroizing<String> {
+    let mut text = Zeroizing::new(String::with_capacity(PAGE_BYTES));
+    text.write_fmt(parts).expect("a string takes any text");
+    text
 }
 
 fn checksum(line: &str) -> String {
@@ -140,10 +145,9 @@ impl KeyFile {
         let root_verifying = root.ok_or_else(|| bad("its root owner's key is bad"))?;
         let id: CredentialId =
             words.next().and_then(|word| word.parse().ok()).ok_or_else(|| bad("its credential id is bad"))?;
-        let mut seed = words.next().and_then(unhex).ok_or_else(|| bad("its seed is bad"))?;
-        let key = <[u8; 32]>::try_from(&seed[..]).map(SecretKey::from_bytes);
-        seed.zeroize();
-        let file = Self { role, repo, root_verifying, seed: key.map_err(|_| bad("its seed is not 32 bytes"))? };
+        let seed = words.next().and_then(unhex).map(Zeroizing::new).ok_or_else(|| bad("its seed is bad"))?;
+        let seed = seed.as_slice().try_into().map(SecretKey::from_bytes);
+        let file = Self { role, repo, root_verifying, seed: seed.map_err(|_| bad("its seed is not 32 bytes"))? };
         if words.next().is_some() {
             return Err(bad("it has more words than a key file"));
         }
@@ -170,7 +174,7 @@ mod tests {
             role: Role::Writer,
             repo: RepoId::from_bytes([1; 16]),
             root_verifying: [3; 32],
-            seed: SecretKey::from_bytes([2; 32]),
+            seed: SecretKey::from_bytes(&[2; 32]),
         };
         let text = file.to_text();
         let back: KeyFile = text.parse().unwrap();

@@ -92,7 +92,7 @@ impl<'r> Session<'r> {
     pub fn begin(repo: &'r Repository) -> Result<Self> {
         repo.refuse_if_behind()?;
         let id = SessionId::from_bytes(repo.world.random());
-        let secret = SecretKey::from_bytes(repo.world.random());
+        let secret = SecretKey::random(&repo.world);
         let envelope = repo.keys.seal_session_secret(&repo.world, &id, &secret)?;
         // W1: announce.
         let announcement = Announcement {

@@ -296,7 +296,7 @@ mod tests {
     }
 
     fn nodes() -> Nodes {
-        Nodes { ids: IdKeys::new(&SecretKey::from_bytes([1; 32])), stored: BTreeMap::new() }
+        Nodes { ids: IdKeys::new(&SecretKey::from_bytes(&[1; 32])), stored: BTreeMap::new() }
     }
 
     fn entry(name: &str, mode: u32) -> Entry {

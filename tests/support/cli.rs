@@ -134,7 +134,7 @@ impl Machine {
                 let prompts = self.prompts.clone();
                 Box::new(move |prompt| {
                     prompts.lock().unwrap().push(prompt.to_owned());
-                    typed.lock().unwrap().pop().ok_or_else(|| io::ErrorKind::UnexpectedEof.into())
+                    typed.lock().unwrap().pop().map(Into::into).ok_or_else(|| io::ErrorKind::UnexpectedEof.into())
                 })
             }),
             memory: Some(self.memory.clone()),

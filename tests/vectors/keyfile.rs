@@ -19,9 +19,9 @@ fn with_words(text: &[u8], change: impl FnOnce(&mut Vec<String>)) -> Vec<u8> {
 }
 
 pub(super) fn vectors() -> Vec<Vector> {
-    let root_verifying = Credential::from_seed(SEED).public().verifying;
+    let root_verifying = Credential::from_seed(SEED.clone()).public().verifying;
     let file = |role: Role, name: &str| {
-        let key = KeyFile { role, repo: REPO, root_verifying, seed: PRIVATE };
+        let key = KeyFile { role, repo: REPO, root_verifying, seed: PRIVATE.clone() };
         good(name, "key file", "comments, then the key", key.to_text().as_bytes())
             .with("role", role.name())
             .hex("repo", REPO.as_bytes())

@@ -1,5 +1,7 @@
 //! Makes every vector from fixed values: what is accepted first, then, from that, what is refused.
 
+use std::sync::LazyLock;
+
 use esker::crypto::key::SecretKey;
 use esker::format::cbor::{self, Record};
 use esker::format::record::DIGEST_BYTES;
@@ -18,12 +20,12 @@ pub(super) const SESSION: SessionId = SessionId::from_bytes([0x11; 16]);
 pub(super) const EPOCH: EpochId = EpochId::from_bytes([0x12; 16]);
 pub(super) const COLLECTION: CollectionId = CollectionId::from_bytes([0x13; 16]);
 pub(super) const SLOT: SlotId = SlotId::from_bytes([0x14; 16]);
-pub(super) const SEED: SecretKey = SecretKey::from_bytes([0x15; 32]);
-pub(super) const INDEX_KEY: SecretKey = SecretKey::from_bytes([0x16; 32]);
-pub(super) const ID_KEY: SecretKey = SecretKey::from_bytes([0x17; 32]);
-pub(super) const PSK: SecretKey = SecretKey::from_bytes([0x18; 32]);
-pub(super) const PRIVATE: SecretKey = SecretKey::from_bytes([0x19; 32]);
-pub(super) const SESSION_SECRET: SecretKey = SecretKey::from_bytes([0x1a; 32]);
+pub(super) static SEED: LazyLock<SecretKey> = LazyLock::new(|| SecretKey::from_bytes(&[0x15; 32]));
+pub(super) static INDEX_KEY: LazyLock<SecretKey> = LazyLock::new(|| SecretKey::from_bytes(&[0x16; 32]));
+pub(super) static ID_KEY: LazyLock<SecretKey> = LazyLock::new(|| SecretKey::from_bytes(&[0x17; 32]));
+pub(super) static PSK: LazyLock<SecretKey> = LazyLock::new(|| SecretKey::from_bytes(&[0x18; 32]));
+pub(super) static PRIVATE: LazyLock<SecretKey> = LazyLock::new(|| SecretKey::from_bytes(&[0x19; 32]));
+pub(super) static SESSION_SECRET: LazyLock<SecretKey> = LazyLock::new(|| SecretKey::from_bytes(&[0x1a; 32]));
 pub(super) const SIGNER: CredentialId = CredentialId::from_bytes([0x1b; 32]);
 pub(super) const SECS: i64 = 981_173_106;
 

@@ -236,7 +236,7 @@ pub(super) fn config() -> Config {
         created_secs: SECS,
         chunker: ChunkerSettings { algorithm: 1, min_bytes: 262_144, avg_bytes: 1 << 20, max_bytes: 4 << 20 },
         features: vec![],
-        root_verifying: Credential::from_seed(SEED).public().verifying,
+        root_verifying: Credential::from_seed(SEED.clone()).public().verifying,
         extra: Extra::default(),
     }
 }

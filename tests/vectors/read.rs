@@ -47,7 +47,7 @@ impl Header {
     }
 
     fn key(&self, name: &str) -> SecretKey {
-        SecretKey::from_bytes(self.array(name))
+        SecretKey::from_bytes(&self.array(name))
     }
 
     fn number(&self, name: &str) -> u32 {
@@ -361,7 +361,7 @@ fn session_envelope(header: &Header, bytes: &[u8], released: &mut Vec<u8>) -> Re
     let (psk, psk_id) = (header.key("psk"), header.bytes("psk_id"));
     let psk = Psk { key: &psk, id: &psk_id };
     let plain = open_secret(&private, Some(psk), &header.bytes("info"), bytes, "session envelope")?;
-    hand_out(&session_secret(&plain)?, &header.bytes("plain"), released)
+    hand_out(session_secret(&plain)?, &header.bytes("plain"), released)
 }
 
 fn padded_lengths(bytes: &[u8]) -> Read {

@@ -161,7 +161,7 @@ pub(super) fn tables() -> Vec<Vector> {
 
 /// The text of a sealed record, signed; `name` is empty for kinds that are named by their hash.
 pub(super) fn signed_text(kind: RecordKind, name: &str, body: &[u8]) -> Vec<u8> {
-    let credential = Credential::from_seed(SEED);
+    let credential = Credential::from_seed(SEED.clone());
     let signature = credential.sign(&signed_message(&REPO, kind, name, &EPOCH, body));
     Signed { credential: credential.id(), algorithm: SIGNATURE_ALGORITHM, signature, body }.encode()
 }
@@ -182,7 +182,7 @@ pub(super) fn seal_text(kind: RecordKind, name: &str, text: &[u8]) -> Vec<u8> {
 
 fn sign_record(kind: RecordKind, name: &str, body: &[u8]) -> Vec<u8> {
     let message = signed_message(&REPO, kind, name, &EpochId::from_bytes([0; 16]), body);
-    let signature = Credential::from_seed(SEED).sign(&message);
+    let signature = Credential::from_seed(SEED.clone()).sign(&message);
     let mut stored = SignedRecord { kind, algorithm: SIGNATURE_ALGORITHM, body, signature }.encode();
     push_digest(kind, &mut stored);
     stored
@@ -237,7 +237,7 @@ fn last(kind: RecordKind, bytes: &[u8]) -> usize {
 }
 
 fn container(object: &'static str, kind: RecordKind, comment: &'static str, body: &[u8], stored: Vec<u8>) -> Vector {
-    let verifying = Credential::from_seed(SEED).public().verifying;
+    let verifying = Credential::from_seed(SEED.clone()).public().verifying;
     let name = names_of(kind, &stored);
     good(&format!("{object}_{}", kind.what()).replace([' ', '-'], "_"), object, comment, stored)
         .with("kind", kind.what())
@@ -253,7 +253,7 @@ fn sealed_container(kind: RecordKind, body: &[u8]) -> Vector {
         if kind.is_named_by_hash() { "named by its hash; no digest" } else { "named by ids; a digest at the end" };
     container("sealed record", kind, comment, body, seal_text(kind, &bound, &signed_text(kind, &bound, body)))
         .hex("index_key", INDEX_KEY.expose())
-        .hex("credential", Credential::from_seed(SEED).id().as_bytes())
+        .hex("credential", Credential::from_seed(SEED.clone()).id().as_bytes())
 }
 
 /// What every container is refused for, whatever its kind.
@@ -340,7 +340,7 @@ fn signed_inside(body: &[u8]) -> Vec<Vector> {
         change(&mut text);
         record.refused(case, expect, comment, |bytes| *bytes = seal_text(kind, &name, &text))
     };
-    let other = hex(&Credential::from_seed(PRIVATE).public().verifying);
+    let other = hex(&Credential::from_seed(PRIVATE.clone()).public().verifying);
     vec![
         resealed("sealed_record_signature_algorithm", "unsupported", "signature algorithm 2", &|text| text[32] = 2),
         resealed("sealed_record_signature", "not authentic", "a bit of the signature is flipped", &|text| {
@@ -361,7 +361,7 @@ fn signed_inside(body: &[u8]) -> Vec<Vector> {
 
 pub(super) fn slot(name: &str, cost: KdfCost, body: [u8; SLOT_BODY_BYTES]) -> Vector {
     let (salt, password) = ([0x35; 32], "correct horse");
-    let root_verifying = Credential::from_seed(SEED).public().verifying;
+    let root_verifying = Credential::from_seed(SEED.clone()).public().verifying;
     let key = password_key(password.as_bytes(), &salt, cost).unwrap().derive_salted(&salt, "slot");
     let mut slot = Slot {
         suite: seal::SUITE,
@@ -466,7 +466,7 @@ pub(super) fn keys() -> Vec<Vector> {
     let last = (0..).map(|n| format!("name-{n}")).find(|name| ids.boundary_level(name.as_bytes(), 6) == 1).unwrap();
     let salt = [0x37; 32];
     let password = password_key(b"correct horse", &salt, KdfCost::FLOOR).unwrap();
-    let credential = Credential::from_seed(SEED);
+    let credential = Credential::from_seed(SEED.clone());
     let public = [&credential.public().verifying[..], credential.public().sealing.as_bytes()].concat();
     let signature = good("signature_plain", "signature", "Ed25519 over the message", credential.sign(b"message"))
         .hex("verifying", credential.public().verifying)
@@ -540,7 +540,7 @@ fn strict_signatures() -> Vec<Vector> {
     // A is B, so with R neutral S = k.
     let k: [u8; 64] = Sha512::digest([&neutral[..], &base, b"message"].concat()).into();
     let small_r = case("signature_small_r", "R is of order 1", base, neutral, modulo(&k, &ORDER));
-    let credential = Credential::from_seed(SEED);
+    let credential = Credential::from_seed(SEED.clone());
     let signature = credential.sign(b"message");
     let mut carry = 0_u16;
     let unreduced: [u8; 32] = std::array::from_fn(|at| {
@@ -654,7 +654,7 @@ pub(super) fn envelopes() -> Vec<Vector> {
         .with("purpose", "credential label")
         .hex("aad", REPO.as_bytes())
         .hex("plain", b"owner");
-    let credential = Credential::from_seed(SEED);
+    let credential = Credential::from_seed(SEED.clone());
     let grant_info = grant_info(&REPO, &EPOCH, &credential.id());
     let plain = cbor::encode(&secrets(Some(*PRIVATE.expose())));
     let grant = seal_secret(&World::seeded(2), &credential.public().sealing, None, &grant_info, &plain).unwrap();
@@ -665,7 +665,7 @@ pub(super) fn envelopes() -> Vec<Vector> {
         .hex("epoch", EPOCH.as_bytes())
         .hex("info", &grant_info)
         .hex("plain", plain);
-    let private = KemPrivate::from_seed(PRIVATE);
+    let private = KemPrivate::from_seed(PRIVATE.clone());
     let info = envelope_info(&REPO, &SESSION, &EPOCH, &credential.id());
     let psk = Psk { key: &PSK, id: EPOCH.as_bytes() };
     let envelope =

@@ -14,6 +14,7 @@ use toml::Spanned;
 use toml::de::{DeInteger, DeTable, DeValue};
 
 use super::schema::{Schema, Shape, is_path, nearest};
+use crate::storage::remote::url::{of_ssh_place, port_of};
 
 /// A file as it was read.
 #[derive(Debug, Default)]
@@ -25,11 +26,17 @@ pub(super) struct Document {
 }
 
 /// A table of `[repositories]`: a place and how to get at it.
-#[derive(Debug, Default)]
+#[derive(Default)]
 pub(super) struct Place {
     pub(super) url: Option<OsString>,
     pub(super) settings: Settings,
     pub(super) options: Vec<(String, OptionValue)>,
+}
+
+impl std::fmt::Debug for Place {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Place({:?}, {:?})", self.url.as_deref().map(masked_url), self.options)
+    }
 }
 
 /// A table of `[profiles]`.
@@ -154,18 +161,33 @@ impl Place {
 /// Whether an option of this name is not for everybody's eyes.
 pub(super) fn is_secret(key: &str) -> bool {
     let key = key.to_ascii_lowercase().replace('-', "_");
-    let secret = ["secret", "password", "passphrase", "token", "credential", "account_key", "sas", "signature"];
+    let secret =
+        ["access_key", "secret", "password", "passphrase", "token", "credential", "account_key", "sas", "signature"];
     secret.iter().any(|word| key.contains(word))
 }
 
 /// A URL without what only its owner should know.
 pub(super) fn masked_url(url: &OsStr) -> String {
     let url = url.to_string_lossy();
-    let Some((scheme, rest)) = url.split_once("://") else { return url.into_owned() };
+    let whole = of_ssh_place(&url);
+    let masked = masked_parts(&whole);
+    if masked == whole { url.into_owned() } else { masked }
+}
+
+fn masked_parts(url: &str) -> String {
+    let Some((scheme, rest)) = url.split_once(':') else { return url.to_owned() };
+    let Some(rest) = rest.strip_prefix("//") else {
+        // A path, or a URL without its slashes, in which nobody can tell what is what.
+        let is_path = scheme.contains('/') || !rest.contains('@');
+        return if is_path { url.to_owned() } else { format!("{scheme}:…") };
+    };
     let end = rest.find(['/', '?']).unwrap_or(rest.len());
     let (authority, path) = rest.split_at(end);
+    // A password may hold what ends an authority: then only the colon is left of `user:password@host`.
+    let broken = port_of(authority).is_some_and(|port| !port.bytes().all(|digit| digit.is_ascii_digit()));
     let authority = match authority.rsplit_once('@').map(|(user, host)| (user.split_once(':'), host)) {
         Some((Some((user, _)), host)) => format!("{user}:…@{host}"),
+        _ if broken => return format!("{scheme}://{}:…", authority.split(':').next().unwrap_or_default()),
         _ => authority.to_owned(),
     };
     let (path, query) = path.split_once('?').map_or((path, None), |(path, query)| (path, Some(query)));

@@ -79,6 +79,21 @@ impl AsRef<[u8]> for Shared {
     }
 }
 
+/// What must stand in no message: what is configured, and what the libraries find in the environment.
+fn secrets(kind: Kind, options: &Options) -> Vec<String> {
+    let variables: &[&str] = match kind {
+        Kind::S3 => &["AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN"],
+        Kind::Azblob => &["AZURE_STORAGE_ACCOUNT_KEY", "AZBLOB_ACCOUNT_KEY", "AZURE_STORAGE_SAS_TOKEN"],
+        Kind::Gcs | Kind::Webdav | Kind::Sftp => &[],
+    };
+    let configured = known(kind).filter(|known| known.is_secret).filter_map(|known| options.get(known.name));
+    let found = variables.iter().filter_map(|name| std::env::var(name).ok());
+    let mut secrets: Vec<String> = configured.map(str::to_owned).chain(found).filter(|text| !text.is_empty()).collect();
+    // One that is part of another would leave the rest of it.
+    secrets.sort_by_key(|secret| std::cmp::Reverse(secret.len()));
+    secrets
+}
+
 /// The one runtime of all remote storages.
 fn runtime() -> Result<&'static Runtime> {
     static RUNTIME: OnceLock<std::io::Result<Runtime>> = OnceLock::new();
@@ -104,12 +119,11 @@ impl Remote {
         opendal::HttpTransporter::install_default(client.clone());
         let (operator, place) = service::build(kind, url, options)?;
         let context = opendal::OperationContext::new().with_http_transport(opendal::HttpTransporter::new(client));
-        let secrets = known(kind).filter(|known| known.is_secret).filter_map(|known| options.get(known.name));
         let service = Service {
             operator: operator.with_context(context),
             kind,
             place,
-            secrets: secrets.map(str::to_owned).collect(),
+            secrets: secrets(kind, options),
             connections,
             gate: Semaphore::new(connections),
             timeout,

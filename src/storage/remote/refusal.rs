@@ -208,11 +208,19 @@ pub(super) fn clean(text: &str, secrets: &[String]) -> String {
     for secret in secrets.iter().filter(|secret| secret.len() >= SECRET_BYTES_MIN) {
         text = text.replace(&secret[..], "…");
     }
-    let words = text.split_whitespace().map(|word| match word.split_once('?') {
-        Some((before, _)) if before.contains("://") || before.contains('/') => before,
-        _ => word,
-    });
-    let text = words.collect::<Vec<_>>().join(" ");
+    let mut words: Vec<&str> = Vec::new();
+    for word in text.split_whitespace() {
+        // What follows is what a request was allowed by, in a form of its own.
+        let after = words
+            .last()
+            .is_some_and(|last| ["basic", "bearer"].iter().any(|scheme| last.to_ascii_lowercase().ends_with(scheme)));
+        words.push(match word.split_once('?') {
+            _ if after => "…",
+            Some((before, _)) if before.contains("://") || before.contains('/') => before,
+            _ => word,
+        });
+    }
+    let text = words.join(" ");
     text.chars().filter(|c| !c.is_control()).take(TEXT_CHARS_MAX).collect()
 }
 
@@ -285,6 +293,8 @@ mod tests {
         let secrets = ["hunter2hunter2".to_owned(), "ab".to_owned()];
         let text = "url https://x.blob/c?sig=abc%3D&se=1 \u{1b}[2J key hunter2hunter2, ab\nStringToSign: y";
         assert_eq!(clean(text, &secrets), "url https://x.blob/c [2J key …, ab");
+        assert_eq!(clean("Authorization: Basic bWU6aHVudGVyMg== is wrong", &[]), "Authorization: Basic … is wrong");
+        assert_eq!(clean("'bearer ya29.a0 expired", &[]), "'bearer … expired");
         assert_eq!(clean(&"x".repeat(999), &[]).len(), TEXT_CHARS_MAX);
     }
 }

@@ -1,11 +1,12 @@
 //! Taking a repository's URL apart: `scheme://authority/path?key=value&…`.
 
 use std::borrow::Cow;
+use std::fmt;
 
 use super::OpenError;
 
 /// A URL in its parts, percent codes undone but in the authority.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Clone, PartialEq, Eq)]
 pub struct Url {
     /// What stands before `://`.
     pub scheme: String,
@@ -21,11 +22,19 @@ pub struct Url {
     pub query: Vec<(String, String)>,
 }
 
+impl fmt::Debug for Url {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let options: Vec<_> = self.query.iter().map(|(key, _)| key).collect();
+        write!(f, "Url({}, {options:?})", self.place())
+    }
+}
+
 impl Url {
     /// Takes a URL apart. Says nothing of what it read where that may be a password.
     pub fn parse(text: &str) -> Result<Self, OpenError> {
-        let (scheme, rest) = text.split_once("://").ok_or_else(|| {
-            let scheme = text.split(':').next().unwrap_or_default();
+        // Up to the first colon, behind which there may be a password.
+        let scheme = text.split(':').next().unwrap_or_default();
+        let rest = text[scheme.len()..].strip_prefix("://").ok_or_else(|| {
             OpenError::hinted(
                 format!("the URL of the repository begins with `{}:` and no `//`", plain(scheme)),
                 format!("write `{}://…`", plain(scheme)),
@@ -42,15 +51,17 @@ impl Url {
         let (authority, path) = rest.split_once('/').unwrap_or((rest, ""));
         let (user, authority) = match authority.rsplit_once('@') {
             Some((user, _)) if user.contains(':') => {
-                let what =
-                    format!("the URL `{}://…` holds a password, which everyone on this machine could read", scheme);
-                return Err(OpenError::hinted(what, super::options::where_secrets_go(scheme)));
+                return Err(with_password(scheme));
             }
             Some((user, authority)) => {
                 (Some(decode(user).ok_or_else(|| bad("holds a broken percent code"))?), authority)
             }
             None => (None, authority),
         };
+        // A password with a `/`, a `?` or a `#` in it ends what looks like the host.
+        if port_of(authority).is_some_and(|port| !port.bytes().all(|digit| digit.is_ascii_digit())) {
+            return Err(with_password(scheme));
+        }
         if authority.is_empty() {
             return Err(bad("names no bucket, container or host"));
         }
@@ -92,10 +103,29 @@ pub fn of_ssh_place(text: &str) -> Cow<'_, str> {
     // A colon within brackets belongs to an address.
     let colon = place.find("]:").map(|at| at + 1).or_else(|| place.find(':'));
     let (host, path) = colon.map_or((place, ""), |at| (&place[..at], &place[at + 1..]));
+    // `user:password@host:path` is no such place, and none of it is to be taken for one.
+    let first = path.split('/').next().unwrap_or_default();
+    if first.split_once('@').is_some_and(|(_, rest)| rest.contains(':')) {
+        return format!("sftp://{host}:{path}").into();
+    }
     let path = path.strip_prefix("~/").unwrap_or(path);
     let home = if path.starts_with('/') { "" } else { "/~/" };
     let path = path.replace('%', "%25").replace('?', "%3F").replace('#', "%23");
     format!("sftp://{host}{home}{path}").into()
+}
+
+/// What stands behind the last colon of an authority, but for those within an address in brackets.
+pub(crate) fn port_of(authority: &str) -> Option<&str> {
+    let (_, behind) = authority.rsplit_once(':')?;
+    Some(behind).filter(|behind| !behind.contains(']'))
+}
+
+fn with_password(scheme: &str) -> OpenError {
+    let scheme = plain(scheme);
+    let what = format!(
+        "the URL `{scheme}://…` holds a password, which everyone on this machine could read, or a port that is no number"
+    );
+    OpenError::hinted(what, super::options::where_secrets_go(&scheme))
 }
 
 /// Undoes percent codes; [`None`] when one is broken or what comes out is no UTF-8.
@@ -178,10 +208,24 @@ mod tests {
 
     #[test]
     fn a_password_in_a_url_is_refused_and_not_repeated() {
-        let Err(OpenError::Usage { what, hint: Some(hint) }) = Url::parse("webdav://me:hunter2@host/dav") else {
-            panic!("taken")
-        };
-        assert!(!what.contains("hunter2") && !hint.contains("hunter2"), "{what} {hint}");
-        assert!(hint.contains("ESKER_WEBDAV_PASSWORD"), "{hint}");
+        for url in [
+            "webdav://me:hunter2@host/dav",
+            "webdav://me:hunter2/x@host/dav",
+            "webdav://me:hunter2?x@host/dav",
+            "webdav://me:hunter2#x@host/dav",
+            "webdav://me:hunter2",
+            "webdav:me:hunter2@host://dav",
+            "sftp:me:hunter2@host:dav",
+            "sftp:me:hunter2@host:/dav",
+        ] {
+            let Err(OpenError::Usage { what, hint }) = Url::parse(&of_ssh_place(url)) else { panic!("{url}: taken") };
+            let text = format!("{what} {}", hint.unwrap_or_default());
+            assert!(!text.contains("hunter2"), "{url}: {text}");
+        }
+        for url in ["sftp://[::1]:22/x", "sftp://[::1]/x", "s3://b/x@y:z", "s3://b:90", "sftp://a:/x"] {
+            assert!(Url::parse(url).is_ok(), "{url}");
+        }
+        let url = Url::parse("s3://b/p?secret_access_key=hunter2&region=x").unwrap();
+        assert_eq!(format!("{url:?}"), r#"Url(s3://b/p, ["secret_access_key", "region"])"#);
     }
 }

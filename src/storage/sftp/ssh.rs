@@ -121,6 +121,11 @@ impl Location {
         let mut command = Command::new(program);
         command.args(words).args(self.arguments(options, true)).arg("sftp").process_group(0);
         command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        // What is ours there may be a password, which others of the same user can read of `ssh`.
+        let ours = std::env::vars_os().filter(|(name, _)| name.as_encoded_bytes().starts_with(b"ESKER_"));
+        for (name, _) in ours {
+            command.env_remove(name);
+        }
         command
     }
 

@@ -73,7 +73,7 @@ impl<'r> Forger<'r> {
 
     /// A session of this id, whoever else has it.
     pub(crate) fn of_session(repo: &'r Repository, session: SessionId) -> Self {
-        let secret = SecretKey::from_bytes(repo.world.random());
+        let secret = SecretKey::from_bytes(&repo.world.random());
         let envelope = repo.keys.seal_session_secret(&repo.world, &session, &secret).unwrap();
         Self { repo, session, secret, envelope, frames: Vec::new(), packs: Vec::new() }
     }

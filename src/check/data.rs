@@ -301,7 +301,7 @@ fn check_frame(reader: &Reader<'_>, at: &FrameAt, frame: &Frame, opened: Result<
     let mut start = 0_usize;
     for chunk in &frame.chunks {
         let bytes = plain.get(start..start + chunk.bytes as usize);
-        if !bytes.is_some_and(|bytes| reader.repo().keys.ids.chunk(kind, bytes) == chunk.id) {
+        if bytes.is_none_or(|bytes| reader.repo().keys.ids.chunk(kind, bytes) != chunk.id) {
             let (id, frame) = (chunk.id.short(), at.frame);
             finding.message.get_or_insert(format!("chunk `{id}` in frame {frame}: its bytes do not have its id"));
             finding.chunks.push(chunk.id);

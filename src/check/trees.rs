@@ -210,7 +210,7 @@ impl Walk<'_, '_> {
         let mut pieces = Pieces::new(reader, content).unless(|node| row_of(node).is_some_and(&mut *known));
         let mut whole = true;
         let mut total = 0_u64;
-        while let Some(piece) = pieces.next() {
+        for piece in pieces.by_ref() {
             match piece {
                 Ok(piece) => {
                     total = total.saturating_add(piece.bytes());

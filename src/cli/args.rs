@@ -107,7 +107,7 @@ pub(super) enum Verb {
     /// Count what the repository holds, or what snapshots do, and what that takes
     Stats(StatsArgs),
     /// Say which snapshots are not wanted any more, by a policy or by name
-    Forget(ForgetArgs),
+    Forget(Box<ForgetArgs>),
     /// Bring back a forgotten snapshot, or list those that can be
     Undelete(UndeleteArgs),
     /// Delete what no snapshot needs, beside any number of running backups

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use serde_json::{Value, json};
 
 use super::app::App;
-use super::fail::{Fail, Result, usage};
+use super::fail::{Result, usage};
 use super::retention_args::{ForgetArgs, UndeleteArgs};
 use super::snapshots::Group;
 use super::text::{Side, Table};
@@ -228,7 +228,7 @@ fn list_forgotten(app: &App, reader: &Reader<'_>, forgotten: &[SnapshotInfo]) ->
                 value
             })
             .collect();
-        return app.out.json(&list).map_err(Fail::from);
+        return app.out.json(&list);
     }
     let mut table =
         Table::new(&[("ID", Side::Left), ("Time", Side::Left), ("Host", Side::Left), ("Until", Side::Left)]);

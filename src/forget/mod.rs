@@ -68,8 +68,7 @@ fn every_chunk_may_be_reused(
     monitor: &Monitor,
 ) -> Result<()> {
     let asking = Asking { session, reader };
-    let mut walk = Walk::below(&asking, TreePath::root(), &info.snapshot.root);
-    while let Some(entry) = walk.next() {
+    for entry in Walk::below(&asking, TreePath::root(), &info.snapshot.root) {
         if monitor.stopping() {
             return Err(Error::new(Kind::Interrupted, "the snapshot was not brought back: interrupted"));
         }

@@ -183,7 +183,7 @@ fn a_directory_swapped_for_a_link_at_any_moment_is_not_followed() {
             let hook = move |_: &str| {
                 // Once it is there, and then at the call in question.
                 if calls.fetch_add(1, Ordering::Relaxed) == moments && target.join(place).is_dir() {
-                    fs::rename(target.join(place), target.join("moved")).unwrap();
+                    rustix::fs::rename(target.join(place), target.join("moved")).unwrap();
                     symlink(&to, target.join(place)).unwrap();
                 }
             };

@@ -167,7 +167,7 @@ impl Scene {
     }
 
     fn open(&self) -> Repository {
-        let storage = Arc::new(local::Local::open(&self.path("repo")).unwrap());
+        let storage = Arc::new(local::Local::open(self.path("repo")).unwrap());
         let secret = secret_from_text(&fs::read_to_string(self.path("private/sheet")).unwrap()).unwrap();
         Repository::open(storage, World::system(), &secret, Local::default()).unwrap()
     }
@@ -623,7 +623,8 @@ fn no_answer_of_a_server_and_no_lack_of_one_tells_a_credential() {
         fs::write(&google, configured).unwrap();
         let azure_url = format!("azblob://c/p?account=ada&endpoint=http://{address}");
         let webdav_url = format!("webdav+http://{address}/p");
-        let places: [(&str, &[(&str, &str)], &str); 6] = [
+        type Place<'a> = (&'a str, &'a [(&'a str, &'a str)], &'a str);
+        let places: [Place<'_>; 6] = [
             (&format!("s3://b/p?endpoint=http://{address}"), &aws, S3_TOKEN),
             (&webdav_url, &basic, STORAGE_PASSWORD),
             (&webdav_url, &bearer, STORAGE_TOKEN),

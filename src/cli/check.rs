@@ -6,7 +6,7 @@ use super::app::App;
 use super::args::CheckArgs;
 use super::fail::{Fail, Result, usage};
 use super::{place, text};
-use crate::check::{Fault, Options, ReadData, Report, run as look};
+use crate::check::{Fault, Options, ReadData, Report, run as look, run_naming};
 use crate::error::{Error, Kind};
 use crate::format::access::Role;
 use crate::repo::content::Reader;
@@ -45,7 +45,10 @@ fn check(app: &App, args: &CheckArgs) -> Result<()> {
     let work = app.work("check");
     let threads = app.threads().max(repository.storage.connections());
     let options = Options { read_data, snapshot, threads };
-    let report = look(&reader, &options, work.monitor());
+    let report = match app.verbose() {
+        true => run_naming(usize::MAX, &reader, &options, work.monitor()),
+        false => look(&reader, &options, work.monitor()),
+    };
     let took = work.elapsed();
     drop(work);
     let report = report?;
@@ -106,7 +109,7 @@ fn tell_fault(app: &App, fault: &Fault) -> Result<()> {
     lines.extend(affected);
     let more = fault.affected_total.saturating_sub(fault.affected.len() as u64);
     if more > 0 {
-        lines.push(format!("  and {} more", text::count(more, "path", "paths")));
+        lines.push(format!("  and {} more; add -v to see all", text::count(more, "path", "paths")));
     }
     app.console.print(&lines.join("\n"));
     Ok(())

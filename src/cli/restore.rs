@@ -82,10 +82,7 @@ pub(super) fn run(app: &App, args: &RestoreArgs) -> Result<()> {
                 0 => error,
                 count => error
                     .because(format!("the data of {} is missing or damaged", text::count(count, "file", "files")))
-                    .hint(format!(
-                        "to see every affected file, run `esker check --read-data {id}`; \
-                         if that finds no damage, restore again with --no-cache"
-                    )),
+                    .hint(format!("to see every affected file, run `esker check --read-data {id}`")),
             },
         ));
     }

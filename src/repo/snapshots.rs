@@ -113,6 +113,12 @@ impl Reader<'_> {
     /// Finds one snapshot: `latest`, `latest~2`, an id or a unique prefix of one. See also
     /// [`BEFORE_RESTORE`].
     pub fn find_snapshot(&self, wanted: &str, filter: &Filter) -> Result<SnapshotInfo> {
+        self.find_readable_snapshot(wanted, filter).map(|(info, _)| info)
+    }
+
+    /// The same; with `latest` also snapshots that cannot be read, and may be newer than the one found
+    /// and what was meant.
+    pub fn find_readable_snapshot(&self, wanted: &str, filter: &Filter) -> Result<(SnapshotInfo, Unreadable)> {
         let refuse = |kind, detail: String| {
             Error::new(kind, format!("cannot find snapshot `{wanted}`: {detail}"))
                 .hint("to see what there is, run `esker snapshots`")
@@ -125,18 +131,22 @@ impl Reader<'_> {
                 Some(number) => number.parse().map_err(|_| wrong(format!("`{number}` is not a number")))?,
                 None => return Err(wrong("write `latest` or `latest~2`".into())),
             };
-            let (mut all, faults) = self.snapshots(filter)?;
+            let (mut all, mut faults) = self.snapshots(filter)?;
             if !filter.tags.iter().any(|tag| tag == BEFORE_RESTORE) {
                 all.retain(|info| !info.is_before_restore());
             }
-            if let Some((_, error)) = faults.into_iter().next()
-                && all.is_empty()
-            {
-                return Err(error);
+            if all.is_empty() && !faults.is_empty() {
+                return Err(faults.swap_remove(0).1);
             }
             let position = all.len().checked_sub(back + 1);
             return match position {
-                Some(position) => Ok(all.swap_remove(position)),
+                Some(position) => {
+                    let found = all.swap_remove(position);
+                    let time_of =
+                        |session: &SessionId| self.commits().headers.get(session).map(|header| header.time_secs);
+                    faults.retain(|(session, _)| time_of(session) >= Some(found.header.time_secs));
+                    Ok((found, faults))
+                }
                 None if all.is_empty() => Err(none("there is none".into())),
                 None => Err(none(format!("there are only {}", all.len()))),
             };
@@ -150,7 +160,7 @@ impl Reader<'_> {
             .values()
             .filter(|header| header.kind == CommitKind::Snapshot && header.session.to_string().starts_with(wanted));
         match (matching.next(), matching.next()) {
-            (Some(header), None) => self.repo().load_snapshot(&header.session),
+            (Some(header), None) => Ok((self.repo().load_snapshot(&header.session)?, Vec::new())),
             (Some(_), Some(_)) => Err(wrong("more than one begins so".into())),
             _ => Err(none("none begins so".into())),
         }

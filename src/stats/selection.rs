@@ -1,5 +1,6 @@
 //! Some snapshots: what restoring them writes, what they take, and what only they have.
 
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, PoisonError};
 
 use super::{Chunks, Snapshots};
@@ -54,22 +55,25 @@ pub fn selection(reader: &Reader<'_>, chosen: &[Entry], others: &[Entry], monito
 struct Marking<'a, 'r> {
     reader: &'a Reader<'r>,
     marks: Mutex<Marks>,
+    /// Whether the index lacked a chunk that was asked for.
+    lost: AtomicBool,
 }
 
 impl<'a, 'r> Marking<'a, 'r> {
     fn new(reader: &'a Reader<'r>) -> Self {
-        Self { reader, marks: Mutex::new(Marks::with_rows(reader.catalog().rows())) }
+        Self { reader, marks: Mutex::new(Marks::with_rows(reader.catalog().rows())), lost: AtomicBool::new(false) }
     }
 
     fn into_marks(self) -> Marks {
         self.marks.into_inner().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Marks a chunk; says whether it was marked before. One that is nowhere is not.
-    fn mark(&self, id: &ChunkId) -> bool {
-        let place = self.reader.places(id).next();
-        let mut marks = self.marks.lock().unwrap_or_else(PoisonError::into_inner);
-        place.is_some_and(|found| marks.set(found.ordinal))
+    /// Marks a chunk, or notes that the index does not have it.
+    fn mark(&self, id: &ChunkId) {
+        match self.reader.places(id).next() {
+            Some(found) => drop(self.marks.lock().unwrap_or_else(PoisonError::into_inner).set(found.ordinal)),
+            None => self.lost.store(true, Ordering::Relaxed),
+        }
     }
 
     fn is_marked(&self, id: &ChunkId) -> bool {
@@ -80,12 +84,14 @@ impl<'a, 'r> Marking<'a, 'r> {
     /// Marks everything an entry refers to; gives how many parts of it are damaged.
     fn walk(&self, start: &Entry, monitor: &Monitor) -> Result<u64> {
         let mut damaged = 0;
-        let mut count = |result: Result<()>| match result {
-            Err(error) if error.kind() == Kind::Damaged => {
-                damaged += 1;
-                Ok(())
+        let mut count = |result: Result<()>| {
+            let lost = self.lost.swap(false, Ordering::Relaxed);
+            match result {
+                Err(error) if error.kind() == Kind::Damaged => damaged += 1,
+                Err(error) => return Err(error),
+                Ok(()) => damaged += u64::from(lost),
             }
-            other => other,
+            Ok(())
         };
         count(self.file(start))?;
         if self.is_walked(start) {
@@ -98,11 +104,15 @@ impl<'a, 'r> Marking<'a, 'r> {
             }
             monitor.done(1, 0);
             match entry {
-                Ok(entry) if self.is_walked(&entry) => walk.pass_over(),
+                Ok(entry) if self.is_walked(&entry) => {
+                    walk.pass_over();
+                    count(Ok(()))?;
+                }
                 Ok(entry) => count(self.file(&entry))?,
                 Err(error) => count(Err(error))?,
             }
         }
+        count(Ok(()))?;
         Ok(damaged)
     }
 

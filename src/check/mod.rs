@@ -215,6 +215,14 @@ pub fn run_naming(affected_max: usize, reader: &Reader<'_>, options: &Options, m
     sessions.name_lost_commits(reader, &mut faults, &mut report)?;
     report.snapshots = chosen.len() as u64;
     report.faults = faults.list;
+    if options.snapshot.is_none() {
+        // All snapshots were walked: what was in it is elsewhere by now, or nobody needs it.
+        let is_missed = |fault: &mut Fault| fault.affected_total > 0 || !objects::is_missing_pack(fault);
+        let unmissed: Vec<Fault> = report.faults.extract_if(.., |fault| !is_missed(fault)).collect();
+        report
+            .notes
+            .extend(unmissed.iter().map(|fault| format!("`{}` is missing, and nothing needs it", fault.object)));
+    }
     Ok(report)
 }
 

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::{Bad, Faults, ReadData, Report};
+use super::{Bad, Fault, Faults, ReadData, Report};
 use crate::error::{Context, Error, Kind, Result};
 use crate::format::cbor::{self, Record};
 use crate::format::gc::Log;
@@ -66,7 +66,7 @@ fn add(faults: &mut Faults, object: &str, message: impl Into<String>) {
 /// What was found of an object that could not be read, whose name is said elsewhere.
 fn found(error: &Error) -> String {
     match error.storage_kind() {
-        Some(ErrorKind::NotFound) => "it is missing".to_owned(),
+        Some(ErrorKind::NotFound) => MISSING.to_owned(),
         _ => error.innermost(),
     }
 }
@@ -145,7 +145,7 @@ fn check_bytes(
     match storage.get(name) {
         Ok(stored) if is_whole(&stored) => {}
         Ok(_) => drop(faults.add(name, otherwise)),
-        Err(error) if error.kind() == ErrorKind::NotFound => drop(faults.add(name, "it is missing")),
+        Err(error) if error.kind() == ErrorKind::NotFound => drop(faults.add(name, MISSING)),
         Err(error) if error.kind() == ErrorKind::Corrupt => drop(faults.add(name, error.to_string())),
         Err(error) => return Err(error).context(|| format!("cannot check `{name}`")),
     }
@@ -287,6 +287,13 @@ fn listed(names: impl Iterator<Item = String>) -> String {
     }
 }
 
+const MISSING: &str = "it is missing";
+
+/// Whether a fault says that a pack is missing.
+pub(super) fn is_missing_pack(fault: &Fault) -> bool {
+    fault.object.starts_with(PACKS) && fault.message == MISSING
+}
+
 /// Every pack the index names is there in its length.
 fn check_packs(reader: &Reader<'_>, faults: &mut Faults, bad: &mut Bad, report: &mut Report) -> Result<()> {
     let listed = reader.repo().storage.list(PACKS).context(|| "cannot list the packs")?;
@@ -306,7 +313,7 @@ fn check_packs(reader: &Reader<'_>, faults: &mut Faults, bad: &mut Bad, report: 
                 let message = format!("it has {bytes} bytes where {} belong", pack.stored_bytes);
                 bad.packs.insert(number, (*bytes, faults.add(&name, message)));
             }
-            None => drop(bad.packs.insert(number, (0, faults.add(&name, "it is missing")))),
+            None => drop(bad.packs.insert(number, (0, faults.add(&name, MISSING)))),
         }
     }
     for id in &known {

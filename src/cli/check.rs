@@ -82,10 +82,14 @@ fn check(app: &App, args: &CheckArgs) -> Result<()> {
     let faults = text::count(report.faults.len() as u64, "object", "objects");
     let what = format!("the repository at `{}` is damaged: {faults}; each is named above", repository.storage.place());
     let mut error = Error::new(Kind::Damaged, what);
-    let has_copy =
-        |fault: &Fault| ["config", "keys/", "access/", "copies/"].iter().any(|name| fault.object.starts_with(name));
-    if report.faults.iter().any(has_copy) {
-        error = error.hint("to put back the configuration, slots and statements, run `esker repair config`");
+    let any =
+        |names: &[&str]| report.faults.iter().any(|fault| names.iter().any(|name| fault.object.starts_with(name)));
+    let copies = "to put back the configuration, slots and statements, run `esker repair config`";
+    let packs = "to store anew what the source still has, move the damaged packs away and run `esker backup --force`";
+    let hints = [(&["config", "keys/", "access/", "copies/"][..], copies), (&["packs/", "chunk "], packs)];
+    let hints: Vec<_> = hints.into_iter().filter(|(names, _)| any(names)).map(|(_, hint)| hint).collect();
+    if !hints.is_empty() {
+        error = error.hint(hints.join("; "));
     }
     Err(Fail::Code(4, error))
 }

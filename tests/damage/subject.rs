@@ -1,7 +1,7 @@
 //! What is damaged: a repository with an object of every kind, six snapshots that build on each other,
 //! and what each of them restores to.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError, Weak};
@@ -41,6 +41,8 @@ pub(crate) struct Subject {
     pub(crate) scene: Scene,
     /// Everything in the repository.
     pub(crate) base: Content,
+    /// What it was after the first backup.
+    pub(crate) first: Content,
     /// What it was when its last objects had not been replaced yet.
     pub(crate) older: Content,
     /// Another repository with the same password and files.
@@ -114,10 +116,8 @@ fn make() -> Subject {
     write_source(&source);
     let owner = scene.open();
     owner.add_member(Role::Owner, "anna", Some((PASSWORD, KdfCost::FLOOR))).unwrap();
-    let owner = scene.open();
-    let key = owner.add_member(Role::Writer, "job", None).unwrap();
-
     let mut ids = vec![scene.backup().id];
+    let first = memory.snapshot();
     edit(&source, 1);
     ids.push(scene.backup().id);
     let void = sweep_a_session(&scene, &memory, &source);
@@ -126,7 +126,7 @@ fn make() -> Subject {
     let cache = scene.dir().join("cache-after-three");
     copy_all(&scene.cache(), &cache);
 
-    let secret = Secret::KeyFile(key);
+    let secret = Secret::KeyFile(scene.open().add_member(Role::Writer, "job", None).unwrap());
     let job = |hostname: &str| {
         let repo = Repository::open(Arc::new(memory.clone()), later(), &secret, Local::default()).unwrap();
         let options = Options { keep_record: KeepRecord::InRepository, hostname: hostname.into(), ..scene.options() };
@@ -143,12 +143,12 @@ fn make() -> Subject {
     ids.push(job("other"));
     alive(&memory, &open, 2);
 
+    // Two notes, the second of which has seen the first.
     let whole = scene.check().whole;
-    assert!(whole.len() >= 2, "{whole:?}");
-    let (first, rest) =
-        whole.iter().partition::<std::collections::BTreeSet<PackId>, _>(|id| **id == *whole.first().unwrap());
-    owner.attest(&first).unwrap();
-    owner.attest(&rest).unwrap();
+    let (one, others): (BTreeSet<PackId>, BTreeSet<_>) = whole.iter().partition(|id| Some(*id) == whole.first());
+    assert!(!one.is_empty() && !others.is_empty(), "{whole:?}");
+    owner.attest(&one).unwrap();
+    owner.attest(&others).unwrap();
     let collection = CollectionId::from_bytes([2; 16]);
     for session in &open {
         let flag = Flag { session: *session, collection, time_secs: 1, extra: Extra::default() };
@@ -166,7 +166,7 @@ fn make() -> Subject {
 
     let base = memory.snapshot();
     let snapshots = ids.into_iter().map(|id| (id, restore(&scene, &id).unwrap().lines)).collect();
-    Subject { foreign: foreign(&source), scene, base, older, snapshots, void, packs, cache }
+    Subject { foreign: foreign(&source), scene, base, first, older, snapshots, void, packs, cache }
 }
 
 /// A snapshot that a finished collection has called void, with its packs, which are gone.
@@ -236,7 +236,7 @@ fn put_hashed(repo: &Repository, kind: RecordKind, folder: &str, body: &[u8]) {
     repo.storage.put(&format!("{folder}{}", ObjectId::of(&stored)), &stored, WriteMode::CreateNew).unwrap();
 }
 
-fn packs_by_kind(repo: &Repository) -> BTreeMap<&'static str, Vec<String>> {
+pub(crate) fn packs_by_kind(repo: &Repository) -> BTreeMap<&'static str, Vec<String>> {
     let reader = Reader::without_cache(repo).unwrap();
     let mut kinds: BTreeMap<u32, (bool, bool)> = BTreeMap::new();
     reader.catalog().each_chunk(|copies| {
@@ -284,7 +284,7 @@ impl Sink for Problems {
 pub(crate) struct Restored {
     pub(crate) lines: Lines,
     /// The paths it named, once each.
-    pub(crate) problems: std::collections::BTreeSet<String>,
+    pub(crate) problems: BTreeSet<String>,
 }
 
 /// Restores a snapshot from the top of its tree.

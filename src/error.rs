@@ -96,6 +96,15 @@ impl Error {
         text
     }
 
+    /// The innermost cause: what was found, where it is said already what was not done.
+    pub fn innermost(&self) -> String {
+        let mut last: &dyn StdError = self;
+        while let Some(cause) = last.source() {
+            last = cause;
+        }
+        last.to_string()
+    }
+
     /// The storage error at the bottom of this, if one is.
     pub fn storage_kind(&self) -> Option<storage::ErrorKind> {
         let mut cause = self.source();

@@ -150,6 +150,7 @@ const EXPECTED_CALLS: &str = "
     List notes x2
     Get snapshots
     List packs
+    List index
     Put packs
     Barrier
     Put snapshots

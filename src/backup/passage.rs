@@ -159,7 +159,7 @@ impl<'r> Leg<'r> {
     fn begin(repo: &'r Repository, place: Option<&Place>, monitor: &Monitor) -> Result<Self> {
         let session = Session::begin(repo)?;
         for (object, error) in session.faults() {
-            monitor.problem(Severity::Warning, object.as_str(), format!("not used: {error}"));
+            monitor.problem(Severity::Warning, object.as_str(), format!("not used: {}", error.with_causes()));
         }
         let journal = place.map(|place| Arc::new(Journal::new(place, &session)));
         Ok(Self { session: Arc::new(session), journal })

@@ -1,56 +1,59 @@
 //! Reading packs whole: name, directory, every frame and every chunk.
 //!
 //! From the first byte to the last, a few frames at a time: each byte is read once, hashed for the
-//! pack's name and opened in the processor's cache, and threads hold megabytes and not packs.
+//! pack's name and opened in the processor's cache, and threads hold megabytes and not packs. Of a
+//! pack that is cut off, or whose directory cannot be read, the index says what was in it; so it is
+//! known of every chunk whether it is whole.
 
 use std::collections::BTreeSet;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use super::{Bad, Faults, Options, ReadData, Report};
-use crate::crypto::seal;
-use crate::error::{Kind, Result};
-use crate::format::pack::{Directory, Frame, Pack, TRAILER_BYTES, Trailer, directory_aad};
-use crate::format::segment::{Origin, PackEntry};
-use crate::id::{ChunkId, DescriptionId, PackId};
+use crate::error::{Error, Kind, Result};
+use crate::format::pack::{Directory, Frame, FrameKind};
+use crate::id::{ChunkId, PackId};
+use crate::index::ChunkRow;
 use crate::monitor::Monitor;
 use crate::repo::content::Reader;
+use crate::repo::directory::{described, read_tail};
 use crate::repo::frames::spans;
 use crate::repo::pack_writer::kind_of_chunks;
 use crate::repo::reader::{FrameAt, ReadRepo};
 use crate::repo::session::pack_name;
 
-/// How much of a pack's end is read at first: with the directory, unless that is long. A pack that is
-/// no longer costs one read.
-const TAIL_BYTES: u64 = 256 << 10;
 /// How much of a pack without a directory is read at once.
 const HASHED_BYTES: usize = 1 << 20;
+/// Packs checked by what the index says of them at a time: it is in memory for these.
+const BY_INDEX_MAX: usize = 256;
 
 /// What reading one pack found.
 #[derive(Debug, Default)]
 struct Finding {
     /// What is wrong with the pack, the first thing first.
     message: Option<String>,
-    /// Chunks that do not open to their ids.
-    chunks: Vec<ChunkId>,
-    /// Whether nothing of it can be relied on.
-    whole: bool,
+    /// Chunks that do not open to their ids, and their frames.
+    chunks: Vec<(u32, ChunkId)>,
+    /// Whether the pack does not say itself what is in it.
+    by_index: bool,
+    /// Whether nothing of it is there any more.
+    gone: bool,
     bytes: u64,
 }
 
-/// Reads the packs that were asked for.
+/// Reads packs, by their numbers.
 pub(super) fn check(
     reader: &Reader<'_>,
+    packs: &[u32],
     options: &Options,
-    wanted: Option<&BTreeSet<u32>>,
     monitor: &Monitor,
-    faults: &mut Faults,
-    bad: &mut Bad,
+    (faults, bad): (&mut Faults, &mut Bad),
     report: &mut Report,
 ) -> Result<()> {
-    let chosen = choose(reader, options.read_data, wanted, bad);
-    let bytes = chosen.iter().map(|number| u64::from(reader.catalog().packs()[*number as usize].stored_bytes)).sum();
-    monitor.counters().bytes_total.store(bytes, Ordering::Relaxed);
+    // A pack of another length does not say what is in it.
+    let (mut by_index, packs): (Vec<u32>, Vec<u32>) = packs.iter().partition(|number| bad.packs.contains_key(number));
+    let stored = packs.iter().filter_map(|number| reader.pack(*number).ok()).map(|pack| u64::from(pack.stored_bytes));
+    monitor.counters().bytes_total.store(stored.sum(), Ordering::Relaxed);
     let next = AtomicUsize::new(0);
     let found = Mutex::new(Vec::new());
     let failed = Mutex::new(None);
@@ -58,7 +61,7 @@ pub(super) fn check(
         for _ in 0..options.threads.max(1) {
             scope.spawn(|| {
                 let mut memory = Memory::default();
-                while let Some(number) = chosen.get(next.fetch_add(1, Ordering::Relaxed)) {
+                while let Some(number) = packs.get(next.fetch_add(1, Ordering::Relaxed)) {
                     if monitor.stopping() || lock(&failed).is_some() {
                         return;
                     }
@@ -81,19 +84,33 @@ pub(super) fn check(
     for (number, finding) in found {
         report.packs_read += 1;
         report.bytes_read += finding.bytes;
-        let pack = &reader.catalog().packs()[number as usize];
+        let pack = reader.pack(number)?;
         let Some(message) = finding.message else {
-            let writer = reader.catalog().origins().get(pack.origin as usize).map(|origin| origin.credential);
-            if writer.is_some_and(|writer| !reader.repo().is_owner(&writer)) {
+            if !reader.repo().is_owner(&reader.origin_of(number)?.credential) {
                 report.whole.insert(pack.description);
             }
             continue;
         };
         let fault = faults.add(&pack_name(&pack.id), message);
-        if finding.whole {
-            bad.packs.insert(number, fault);
+        if finding.gone {
+            bad.packs.insert(number, (0, fault));
+        } else if finding.by_index {
+            bad.packs.insert(number, (pack.stored_bytes.into(), fault));
+            by_index.push(number);
         }
-        bad.chunks.extend(finding.chunks.into_iter().map(|id| ((number, id), fault)));
+        bad.chunks.extend(finding.chunks.into_iter().map(|(frame, id)| ((number, frame, id), fault)));
+    }
+    by_index.sort_unstable();
+    for packs in by_index.chunks(BY_INDEX_MAX) {
+        check_by_index(reader, packs, bad)?;
+        for number in packs {
+            let Some((bytes, fault)) = bad.packs.get(number) else { continue };
+            let first = (*number, 0, ChunkId::from_bytes([0; 32]));
+            let is_bad = bad.chunks.range(first..).next().is_some_and(|((pack, ..), _)| pack == number);
+            if !is_bad && *bytes >= u64::from(reader.pack(*number)?.stored_bytes) {
+                faults.add_to(*fault, "all that is in it can be read");
+            }
+        }
     }
     Ok(())
 }
@@ -102,12 +119,12 @@ fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
 }
 
-/// The packs to read, by number.
-fn choose(reader: &Reader<'_>, read_data: ReadData, wanted: Option<&BTreeSet<u32>>, bad: &Bad) -> Vec<u32> {
+/// The packs to read, by number: those that are there.
+pub(super) fn choose(reader: &Reader<'_>, read_data: ReadData, wanted: Option<&BTreeSet<u32>>, bad: &Bad) -> Vec<u32> {
     let packs = reader.catalog().packs();
     let mut all: Vec<(u32, PackId, u64)> = (0_u32..)
         .zip(packs)
-        .filter(|(number, _)| reader.is_alive(*number) && !bad.packs.contains_key(number))
+        .filter(|(number, _)| reader.is_alive(*number) && bad.packs.get(number).is_none_or(|(bytes, _)| *bytes > 0))
         .filter(|(number, _)| wanted.is_none_or(|wanted| wanted.contains(number)))
         .map(|(number, pack)| (number, pack.id, u64::from(pack.stored_bytes)))
         .collect();
@@ -153,7 +170,7 @@ fn read_pack(reader: &Reader<'_>, number: u32, memory: &mut Memory) -> Result<Fi
     match try_read_pack(reader, number, memory) {
         // Gone, or cut off, since the packs were listed.
         Err(error) if error.kind() == Kind::Damaged => {
-            Ok(Finding { message: Some(error.with_causes()), whole: true, ..Finding::default() })
+            Ok(Finding { message: Some(error.with_causes()), gone: true, ..Finding::default() })
         }
         read => read,
     }
@@ -161,10 +178,10 @@ fn read_pack(reader: &Reader<'_>, number: u32, memory: &mut Memory) -> Result<Fi
 
 fn try_read_pack(reader: &Reader<'_>, number: u32, memory: &mut Memory) -> Result<Finding> {
     let Memory { tail, sealed, plain } = memory;
-    let pack = &reader.catalog().packs()[number as usize];
+    let pack = reader.pack(number)?;
     let stored_bytes = u64::from(pack.stored_bytes);
     let mut finding = Finding { bytes: stored_bytes, ..Finding::default() };
-    read_tail(reader, number, stored_bytes, tail)?;
+    read_tail(stored_bytes, tail, |offset, bytes, into| reader.read_pack(number, offset, bytes, into))?;
     let mut hasher = blake3::Hasher::new();
     match read_directory(reader, number, stored_bytes, tail) {
         Ok((directory, end)) => {
@@ -189,74 +206,90 @@ fn try_read_pack(reader: &Reader<'_>, number: u32, memory: &mut Memory) -> Resul
                     check_frame(reader, at, frame, opened, &mut finding);
                 }
             }
-            hasher.update(&tail[tail.len() - end..]);
+            hasher.update(&tail[tail.len() - as_index(end)..]);
         }
-        Err(detail) => {
-            // Without its directory it cannot be said which chunks are whole.
-            (finding.message, finding.whole) = (Some(detail), true);
+        Err(error) => {
+            (finding.message, finding.by_index) = (Some(error.with_causes()), true);
             for from in (0..stored_bytes).step_by(HASHED_BYTES) {
                 reader.read_pack(number, from, (stored_bytes - from).min(HASHED_BYTES as u64), sealed)?;
                 hasher.update(sealed);
             }
         }
     }
-    if hasher.finalize() != *pack.id.as_bytes() {
-        finding.message = Some("its bytes do not have the hash that is its name".into());
+    let hash = PackId::from_bytes(*hasher.finalize().as_bytes());
+    if hash != pack.id {
+        let is_other = reader.catalog().packs().iter().any(|other| other.id == hash);
+        let found = if is_other {
+            format!("its bytes are those of `{}`", pack_name(&hash))
+        } else {
+            "its bytes do not have the hash that is its name".into()
+        };
+        finding.message = Some(match finding.message {
+            Some(first) if !is_other => format!("{found}: {first}"),
+            _ => found,
+        });
     }
     Ok(finding)
 }
 
-/// Reads the end of a pack, with all of the directory.
-fn read_tail(reader: &Reader<'_>, number: u32, stored_bytes: u64, tail: &mut Vec<u8>) -> Result<()> {
-    let bytes = stored_bytes.min(TAIL_BYTES);
-    reader.read_pack(number, stored_bytes - bytes, bytes, tail)?;
-    let directory_bytes = Trailer::decode(tail).map_or(0, |trailer| trailer.directory_bytes);
-    let needed = TRAILER_BYTES as u64 + u64::from(directory_bytes);
-    if (bytes + 1..=stored_bytes).contains(&needed) {
-        reader.read_pack(number, stored_bytes - needed, needed, tail)?;
+/// The directory of a pack, given its tail, if its parts add up to the pack, and it is the one the
+/// index knows; and how many bytes it and the trailer take at the end.
+fn read_directory(reader: &Reader<'_>, number: u32, stored_bytes: u64, tail: &[u8]) -> Result<(Directory, u64)> {
+    let pack = reader.pack(number)?;
+    let (trailer, directory, end) = reader.repo().open_directory(tail, stored_bytes)?;
+    if trailer.salt != pack.salt
+        || trailer.frame_commitment != pack.commitment
+        || trailer.session != reader.origin_of(number)?.session
+    {
+        return Err(Error::new(Kind::Damaged, "its trailer is not the one the index knows"));
+    }
+    if described(pack.id, pack.stored_bytes, &trailer, &directory) != pack.description {
+        return Err(Error::new(Kind::Damaged, "what the index says of it is not what it says itself"));
+    }
+    Ok((directory, end))
+}
+
+/// Finds out which chunks of packs are whole by what the index says of them.
+fn check_by_index(reader: &Reader<'_>, packs: &[u32], bad: &mut Bad) -> Result<()> {
+    let (mut sealed, mut plain) = (Vec::new(), Vec::new());
+    let rows = reader.rows_of(&packs.iter().copied().collect());
+    for rows in rows.chunk_by(|a, b| (a.pack, a.frame) == (b.pack, b.frame)) {
+        let row = rows[0];
+        let Some((bytes, fault)) = bad.packs.get(&row.pack).copied() else { continue };
+        if u64::from(row.frame_offset) + u64::from(row.frame_sealed) > bytes {
+            // That it is cut off is known.
+            continue;
+        }
+        let at = FrameAt {
+            pack: row.pack,
+            frame: row.frame,
+            offset: row.frame_offset,
+            sealed: row.frame_sealed,
+            plain: row.frame_plain,
+            compression: row.compression,
+            kind: row.kind,
+        };
+        let opened = reader
+            .read_pack(at.pack, at.offset.into(), at.sealed.into(), &mut sealed)
+            .and_then(|()| reader.open_frame(&at, &mut sealed, &mut plain));
+        let opened = match opened {
+            Ok(opened) => Some(opened),
+            Err(error) if error.kind() == Kind::Damaged => None,
+            Err(error) => return Err(error),
+        };
+        for row in rows.iter().filter(|row| !opened.is_some_and(|plain| is_right(reader, row, plain))) {
+            bad.chunks.insert((row.pack, row.frame, row.id), fault);
+        }
     }
     Ok(())
 }
 
-/// The directory of a pack, given its tail, if its parts add up to the pack; and how many bytes
-/// it and the trailer take at the end.
-fn read_directory(
-    reader: &Reader<'_>,
-    number: u32,
-    stored_bytes: u64,
-    tail: &[u8],
-) -> std::result::Result<(Directory, usize), String> {
-    let repo = reader.repo();
-    let pack = &reader.catalog().packs()[number as usize];
-    let parts = Pack::decode(tail).map_err(|error| error.to_string())?;
-    let trailer = parts.trailer;
-    if trailer.salt != pack.salt
-        || trailer.frame_commitment != pack.commitment
-        || Some(trailer.session) != reader.session_of_pack(number)
-    {
-        return Err("its trailer is not the one the index knows".into());
-    }
-    let key = repo.keys.index_key(&trailer.epoch, "pack directory").map_err(|error| error.to_string())?;
-    let derived = key.derive_salted(&trailer.salt, "pack directory");
-    let key =
-        seal::committed(derived, &trailer.directory_commitment, "pack directory").map_err(|error| error.to_string())?;
-    let plain = seal::open(&key, &directory_aad(&repo.config.repo, &trailer), parts.directory, "pack directory")
-        .map_err(|error| error.to_string())?;
-    let directory = Directory::decode(&plain).map_err(|error| error.to_string())?;
-    if description(pack.id, stored_bytes, &trailer, &directory) != Some(pack.description) {
-        return Err("what the index says of it is not what it says itself".into());
-    }
-    let end = parts.directory.len() + TRAILER_BYTES;
-    directory.covers(stored_bytes - end as u64).map_err(|error| error.to_string())?;
-    Ok((directory, end))
-}
-
-/// What an index would have to say of a pack.
-fn description(id: PackId, stored_bytes: u64, trailer: &Trailer, directory: &Directory) -> Option<DescriptionId> {
-    let Trailer { session, epoch, salt, frame_commitment, .. } = *trailer;
-    let origin = Origin { session, epoch, credential: directory.credential, envelope: directory.envelope.clone() };
-    let (stored_bytes, frames) = (u32::try_from(stored_bytes).ok()?, directory.frames.clone());
-    Some(PackEntry { id, origin: 0, stored_bytes, salt, frame_commitment, frames }.description(&origin))
+/// Whether a row's chunk is in an opened frame.
+fn is_right(reader: &Reader<'_>, row: &ChunkRow, plain: &[u8]) -> bool {
+    let start = row.chunk_offset as usize;
+    let bytes = plain.get(start..start.saturating_add(row.chunk_bytes as usize));
+    let kind = FrameKind::from_u8(row.kind).ok().and_then(kind_of_chunks);
+    kind.zip(bytes).is_some_and(|(kind, bytes)| reader.repo().keys.ids.chunk(kind, bytes) == row.id)
 }
 
 /// Where the frames of a pack lie.
@@ -293,7 +326,7 @@ fn check_frame(reader: &Reader<'_>, at: &FrameAt, frame: &Frame, opened: Result<
         Ok(plain) => plain,
         Err(error) => {
             finding.message.get_or_insert(error.with_causes());
-            finding.chunks.extend(frame.chunks.iter().map(|chunk| chunk.id));
+            finding.chunks.extend(frame.chunks.iter().map(|chunk| (at.frame, chunk.id)));
             return;
         }
     };
@@ -304,7 +337,7 @@ fn check_frame(reader: &Reader<'_>, at: &FrameAt, frame: &Frame, opened: Result<
         if bytes.is_none_or(|bytes| reader.repo().keys.ids.chunk(kind, bytes) != chunk.id) {
             let (id, frame) = (chunk.id.short(), at.frame);
             finding.message.get_or_insert(format!("chunk `{id}` in frame {frame}: its bytes do not have its id"));
-            finding.chunks.push(chunk.id);
+            finding.chunks.push((at.frame, chunk.id));
         }
         start += chunk.bytes as usize;
     }

@@ -3,7 +3,8 @@
 //! `objects` checks what stands on its own: key slots, statements, commits with their chains,
 //! index segments, and that every pack is there in its length. `data` reads packs whole, when
 //! asked to. `trees` walks every snapshot and says which files of which snapshots the
-//! faults, and missing chunks, affect. A subtree found whole once is not walked again.
+//! faults, and missing chunks, affect: just those that a restore cannot bring back. A subtree found
+//! whole once is not walked again.
 
 mod data;
 mod objects;
@@ -13,8 +14,10 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use crate::error::Result;
 use crate::id::{ChunkId, DescriptionId, SessionId};
+use crate::index::ChunkRow;
 use crate::monitor::Monitor;
 use crate::path::TreePath;
+use crate::repo::commits::SNAPSHOTS;
 use crate::repo::content::Reader;
 use crate::repo::snapshots::{Filter, SnapshotInfo};
 
@@ -90,7 +93,7 @@ pub struct Report {
     pub notes: Vec<String>,
 }
 
-/// Files named for one fault; the rest are counted.
+/// Files named for one fault by [`run`]; the rest are counted.
 const AFFECTED_NAMED_MAX: usize = 100;
 
 /// Faults as they are found, one for each object or other key.
@@ -100,6 +103,9 @@ struct Faults {
     by_key: BTreeMap<String, usize>,
     /// The path each fault was last said to affect: a file of many chunks counts once.
     last_affected: BTreeMap<usize, Affected>,
+    /// The first chunk that is nowhere, and the fault of all such.
+    lost: Option<(ChunkId, usize)>,
+    affected_max: usize,
 }
 
 impl Faults {
@@ -117,6 +123,44 @@ impl Faults {
         self.list.push(fault);
         self.by_key.insert(key.to_owned(), self.list.len() - 1);
         self.list.len() - 1
+    }
+
+    /// Says more about a fault.
+    fn add_to(&mut self, fault: usize, more: &str) {
+        let message = &mut self.list[fault].message;
+        if !message.ends_with(more) {
+            message.push_str("; ");
+            message.push_str(more);
+        }
+    }
+
+    /// Notes that a commit is not what it should be, which affects all of its snapshot.
+    fn add_commit(&mut self, session: SessionId, message: impl Into<String>) -> usize {
+        let object = format!("{SNAPSHOTS}{session}");
+        let is_new = !self.by_key.contains_key(&object);
+        let fault = self.add(&object, message);
+        if is_new {
+            self.affects(fault, session, &TreePath::root());
+        }
+        fault
+    }
+
+    /// Whether something is wrong with the commit of a session.
+    fn has_commit(&self, session: &SessionId) -> bool {
+        self.by_key.contains_key(&format!("{SNAPSHOTS}{session}"))
+    }
+
+    /// Notes that a chunk is nowhere. All of them are one fault: with a lost index they may be millions.
+    fn lost(&mut self, id: &ChunkId) -> usize {
+        let Some((first, fault)) = self.lost else {
+            let fault = self.add(&format!("chunk {id}"), "it is in no pack");
+            self.lost = Some((*id, fault));
+            return fault;
+        };
+        if first != *id {
+            "it and others are in no pack".clone_into(&mut self.list[fault].message);
+        }
+        fault
     }
 
     /// Notes that a fault affects a path; says whether that was not what it was noted to affect last.
@@ -141,37 +185,60 @@ impl Faults {
 
     /// Whether a fault has named as many paths as it names.
     fn names_no_more(&self, fault: usize) -> bool {
-        self.list[fault].affected.len() >= AFFECTED_NAMED_MAX
+        self.list[fault].affected.len() >= self.affected_max
     }
 }
 
 /// What is known to be bad before the trees are walked.
 #[derive(Debug, Clone, Default, PartialEq)]
 struct Bad {
-    /// Packs that are missing or of the wrong length, with their fault.
-    packs: BTreeMap<u32, usize>,
-    /// Chunks in packs that did not open to their id, with their pack's fault.
-    chunks: BTreeMap<(u32, ChunkId), usize>,
+    /// Packs that are missing or of another length: how many bytes of theirs are there, and their fault.
+    packs: BTreeMap<u32, (u64, usize)>,
+    /// Chunks that did not open to their id, by pack and frame, with their pack's fault.
+    chunks: BTreeMap<(u32, u32, ChunkId), usize>,
+}
+
+impl Bad {
+    /// The fault by which a copy of a chunk is of no use.
+    fn fault_of(&self, row: &ChunkRow) -> Option<usize> {
+        let end = u64::from(row.frame_offset) + u64::from(row.frame_sealed);
+        let cut_off = self.packs.get(&row.pack).filter(|(bytes, _)| *bytes < end).map(|(_, fault)| *fault);
+        cut_off.or_else(|| self.chunks.get(&(row.pack, row.frame, row.id)).copied())
+    }
 }
 
 /// Checks a repository. Damage is in the report; an error means that the check was not done.
 pub fn run(reader: &Reader<'_>, options: &Options, monitor: &Monitor) -> Result<Report> {
-    let mut faults = Faults::default();
+    run_naming(AFFECTED_NAMED_MAX, reader, options, monitor)
+}
+
+/// The same, naming that many files for a fault. All of them take as much memory as there are.
+pub fn run_naming(affected_max: usize, reader: &Reader<'_>, options: &Options, monitor: &Monitor) -> Result<Report> {
+    let mut faults = Faults { affected_max, ..Faults::default() };
     let mut bad = Bad::default();
     let mut report = Report::default();
-    objects::check(reader, &mut faults, &mut bad, &mut report)?;
+    let sessions = objects::check(reader, options.read_data, &mut faults, &mut bad, &mut report)?;
     let (snapshots, unreadable) = reader.snapshots(&Filter::default())?;
     for (session, error) in unreadable {
-        faults.add(&format!("snapshots/{session}"), error.with_causes());
+        faults.add_commit(session, error.innermost());
     }
     let chosen: Vec<_> = snapshots.iter().filter(|info| options.snapshot.is_none_or(|id| id == info.id())).collect();
     if options.read_data == ReadData::No {
-        trees::check(reader, &chosen, monitor, &mut faults, &bad)?;
+        trees::check(reader, &chosen, monitor, &mut faults, &bad).map(drop)?;
     } else {
         read_data(reader, options, &chosen, monitor, (&mut faults, &mut bad), &mut report)?;
     }
+    sessions.name_lost_commits(reader, &mut faults, &mut report)?;
     report.snapshots = chosen.len() as u64;
     report.faults = faults.list;
+    if options.snapshot.is_none() {
+        // All snapshots were walked: what was in it is elsewhere by now, or nobody needs it.
+        let is_missed = |fault: &mut Fault| fault.affected_total > 0 || !objects::is_missing_pack(fault);
+        let unmissed: Vec<Fault> = report.faults.extract_if(.., |fault| !is_missed(fault)).collect();
+        report
+            .notes
+            .extend(unmissed.iter().map(|fault| format!("`{}` is missing, and nothing needs it", fault.object)));
+    }
     Ok(report)
 }
 
@@ -190,15 +257,19 @@ fn read_data(
         None => None,
     };
     let (mut early, known, count) = (faults.clone(), bad.clone(), faults.list.len());
-    std::thread::scope(|scope| {
+    let packs = data::choose(reader, options.read_data, wanted.as_ref(), bad);
+    let strays = std::thread::scope(|scope| {
         let walked = scope.spawn(|| trees::check(reader, chosen, monitor, &mut early, &known));
-        let read = data::check(reader, options, wanted.as_ref(), monitor, faults, bad, report);
+        let read = data::check(reader, &packs, options, monitor, (faults, bad), report);
         let walked = walked.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic));
         read.and(walked)
     })?;
+    if options.read_data == ReadData::All {
+        data::check(reader, &strays.into_iter().collect::<Vec<_>>(), options, monitor, (faults, bad), report)?;
+    }
     if *bad == known && faults.list.len() == count {
         *faults = early;
         return Ok(());
     }
-    trees::check(reader, chosen, monitor, faults, bad)
+    trees::check(reader, chosen, monitor, faults, bad).map(drop)
 }

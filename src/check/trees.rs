@@ -6,17 +6,19 @@
 //! than anybody can walk through.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::sync::{Mutex, PoisonError};
 
 use super::{Bad, Faults};
 use crate::error::{Error, Kind, Result};
 use crate::format::tree::{Content, Detail, Entry, Piece, Totals};
 use crate::id::{ChunkId, SessionId};
-use crate::index::Marks;
+use crate::index::{ChunkRow, Marks};
 use crate::monitor::Monitor;
 use crate::path::TreePath;
 use crate::repo::content::Reader;
 use crate::repo::reach::{Reach, is_marked};
-use crate::repo::reader::Pieces;
+use crate::repo::reader::{FrameAt, Location, Pieces, ReadRepo};
+use crate::repo::session::pack_name;
 use crate::repo::snapshots::SnapshotInfo;
 use crate::repo::walk::Walk as Entries;
 
@@ -28,6 +30,7 @@ type Counts = BTreeMap<usize, u64>;
 
 struct Walk<'a, 'r> {
     reader: &'a Reader<'r>,
+    nodes: &'a Nodes<'a, 'r>,
     faults: &'a mut Faults,
     bad: &'a Bad,
     snapshot: SessionId,
@@ -37,6 +40,8 @@ struct Walk<'a, 'r> {
     broken: HashMap<u64, Counts>,
     /// The directories around what is looked at.
     open: Vec<Open>,
+    /// Packs without which chunks would be missing and that the index does not name.
+    strays: BTreeSet<u32>,
 }
 
 /// A directory being walked.
@@ -45,34 +50,40 @@ struct Open {
     path: TreePath,
     whole: bool,
     counts: Counts,
+    /// What was said to affect it: of several nodes that cannot be read it is said once.
+    said: BTreeSet<usize>,
     /// What it says lies below it, and what does as far as that was seen.
     totals: Totals,
     found: Totals,
 }
 
-/// Walks the snapshots and adds to the faults what they affect.
+/// Walks the snapshots and adds to the faults what they affect. Gives the packs that are needed and that
+/// the index does not name.
 pub(super) fn check(
     reader: &Reader<'_>,
     snapshots: &[&SnapshotInfo],
     monitor: &Monitor,
     faults: &mut Faults,
     bad: &Bad,
-) -> Result<()> {
-    let Some(first) = snapshots.first() else { return Ok(()) };
+) -> Result<BTreeSet<u32>> {
+    let Some(first) = snapshots.first() else { return Ok(BTreeSet::new()) };
+    let nodes = Nodes { reader, unread: Mutex::default() };
     let mut walk = Walk {
         reader,
+        nodes: &nodes,
         faults,
         bad,
         snapshot: first.id(),
         whole: Marks::with_rows(reader.catalog().rows()),
         broken: HashMap::new(),
         open: Vec::new(),
+        strays: BTreeSet::new(),
     };
     for info in snapshots {
         walk.snapshot = info.id();
         walk.tree(&info.snapshot.root, monitor)?;
     }
-    Ok(())
+    Ok(walk.strays)
 }
 
 impl Walk<'_, '_> {
@@ -80,7 +91,7 @@ impl Walk<'_, '_> {
         if !self.enter(root, &TreePath::root()) {
             return Ok(());
         }
-        let mut entries = Entries::below(self.reader, TreePath::root(), root);
+        let mut entries = Entries::below(self.nodes, TreePath::root(), root);
         while let Some(entry) = entries.next() {
             if monitor.stopping() {
                 return Err(Error::new(Kind::Interrupted, "the check was interrupted"));
@@ -103,7 +114,10 @@ impl Walk<'_, '_> {
                 }
                 Err(error) => {
                     self.and_whole(false);
-                    self.unreadable(error, entries.path())?;
+                    let fault = self.unreadable(error, entries.path())?;
+                    if self.open.last_mut().is_none_or(|around| around.said.insert(fault)) {
+                        self.affects(fault, entries.path());
+                    }
                 }
             }
         }
@@ -144,10 +158,9 @@ impl Walk<'_, '_> {
             return false;
         }
         let (counts, found) = (Counts::new(), Totals::default());
-        self.open.push(Open { id, path: path.clone(), whole: true, counts, totals, found });
-        // Its nodes are read, and so checked, on the way; that they lie in a bad pack shows here.
-        let whole = self.chunk(&id, None, path);
-        self.and_whole(whole);
+        let said = BTreeSet::new();
+        self.open.push(Open { id, path: path.clone(), whole: true, counts, said, totals, found });
+        // Its nodes are read, and so checked, on the way.
         true
     }
 
@@ -207,7 +220,7 @@ impl Walk<'_, '_> {
     ) -> Result<bool> {
         let reader = self.reader;
         let row_of = |id: &ChunkId| reader.places(id).next().map(|found| found.ordinal);
-        let mut pieces = Pieces::new(reader, content).unless(|node| row_of(node).is_some_and(&mut *known));
+        let mut pieces = Pieces::new(self.nodes, content).unless(|node| row_of(node).is_some_and(&mut *known));
         let mut whole = true;
         let mut total = 0_u64;
         for piece in pieces.by_ref() {
@@ -215,12 +228,16 @@ impl Walk<'_, '_> {
                 Ok(piece) => {
                     total = total.saturating_add(piece.bytes());
                     if let Piece::Chunk { id, bytes } = piece {
-                        whole &= self.chunk(&id, Some(bytes), path);
+                        if let Some(fault) = self.fault_of(&id, Some(bytes))? {
+                            self.affects(fault, path);
+                            whole = false;
+                        }
                     }
                 }
                 Err(error) => {
                     whole = false;
-                    self.unreadable(error, path)?;
+                    let fault = self.unreadable(error, path)?;
+                    self.affects(fault, path);
                 }
             }
         }
@@ -235,37 +252,66 @@ impl Walk<'_, '_> {
         Ok(whole)
     }
 
-    /// Whether a chunk lies whole in a pack that is there.
-    fn chunk(&mut self, id: &ChunkId, bytes: Option<u32>, path: &TreePath) -> bool {
+    /// What is wrong with a chunk, unless it lies whole in some pack that is there.
+    fn fault_of(&mut self, id: &ChunkId, bytes: Option<u32>) -> Result<Option<usize>> {
+        let reader = self.reader;
+        let fits = |row: &ChunkRow| bytes.is_none_or(|bytes| bytes == row.chunk_bytes);
         let mut fault = None;
-        for found in self.reader.places(id) {
-            let pack = found.row.pack;
-            if bytes.is_some_and(|bytes| bytes != found.row.chunk_bytes) {
-                continue;
-            }
-            match self.bad.packs.get(&pack).or_else(|| self.bad.chunks.get(&(pack, *id))) {
-                None => return true,
-                Some(known) => fault = Some(*known),
+        for row in reader.places(id).map(|found| found.row).filter(fits) {
+            match self.bad.fault_of(&row) {
+                None => return Ok(None),
+                Some(known) => fault = Some(known),
             }
         }
-        let fault =
-            fault.unwrap_or_else(|| self.faults.add(&format!("chunk {id}"), "it is in no pack that the index knows"));
-        self.affects(fault, path);
-        false
+        for row in reader.other_places(id)?.map(|found| found.row).filter(fits) {
+            match self.bad.fault_of(&row) {
+                None => {
+                    self.stray(row.pack)?;
+                    return Ok(None);
+                }
+                Some(known) => fault = Some(known),
+            }
+        }
+        Ok(Some(fault.unwrap_or_else(|| self.faults.lost(id))))
     }
 
-    /// A node could not be read. Only damage is a finding; the rest ends the check.
-    fn unreadable(&mut self, error: Error, path: &TreePath) -> Result<()> {
+    /// Notes that a chunk is there only in a pack that the index does not name. Its segment was missed
+    /// before, or else its commit is.
+    fn stray(&mut self, pack: u32) -> Result<()> {
+        if self.strays.insert(pack) {
+            let session = self.reader.origin_of(pack)?.session;
+            if !self.reader.commits().headers.contains_key(&session) {
+                self.faults.add_commit(session, "it is missing: packs of its session hold what snapshots need");
+            }
+        }
+        Ok(())
+    }
+
+    /// What is wrong with a node that could not be read. Only damage is a finding; the rest ends the check.
+    fn unreadable(&mut self, error: Error, path: &TreePath) -> Result<usize> {
         if error.kind() != Kind::Damaged {
             return Err(error);
         }
-        // Which node it is stands in the reason, whatever the path.
-        let (what, reason) = (error.to_string(), error.with_causes());
-        let of_path = what.ends_with(&format!("`{path}`"));
-        let reason = reason.strip_prefix(&format!("{what}: ")).filter(|_| of_path).unwrap_or(&reason);
-        let fault = self.faults.add_once(&format!("node {reason}"), &format!("nodes of `{path}`"), reason);
-        self.affects(fault, path);
-        Ok(())
+        let Some(id) = self.nodes.unread.lock().unwrap_or_else(PoisonError::into_inner).take() else {
+            // It is what was stored, and makes no sense. Which node it is stands in the reason, whatever the path.
+            let (what, reason) = (error.to_string(), error.with_causes());
+            let of_path = what.ends_with(&format!("`{path}`"));
+            let reason = reason.strip_prefix(&format!("{what}: ")).filter(|_| of_path).unwrap_or(&reason);
+            return Ok(self.faults.add_once(&format!("node {reason}"), &format!("nodes of `{path}`"), reason));
+        };
+        if let Some(known) = self.fault_of(&id, None)? {
+            return Ok(known);
+        }
+        // Nothing was known to be wrong with its pack.
+        let pack = match self.reader.places(&id).map(|found| found.row.pack).min() {
+            Some(pack) => Some(pack),
+            None => self.reader.other_places(&id)?.map(|found| found.row.pack).min(),
+        };
+        let object = match pack {
+            Some(pack) => pack_name(&self.reader.pack(pack)?.id),
+            None => format!("chunk {id}"),
+        };
+        Ok(self.faults.add(&object, error.with_causes()))
     }
 
     fn affects(&mut self, fault: usize, path: &TreePath) {
@@ -282,6 +328,45 @@ impl Walk<'_, '_> {
 
     fn row_of(&self, id: &ChunkId) -> Option<u64> {
         self.reader.places(id).next().map(|found| found.ordinal)
+    }
+}
+
+/// A reader that remembers which node it could not read last.
+struct Nodes<'a, 'r> {
+    reader: &'a Reader<'r>,
+    unread: Mutex<Option<ChunkId>>,
+}
+
+impl Nodes<'_, '_> {
+    fn note<T>(&self, id: &ChunkId, result: Result<T>) -> Result<T> {
+        *self.unread.lock().unwrap_or_else(PoisonError::into_inner) = result.is_err().then_some(*id);
+        result
+    }
+}
+
+impl ReadRepo for Nodes<'_, '_> {
+    fn locate(&self, id: &ChunkId) -> Result<Location> {
+        self.reader.locate(id)
+    }
+
+    fn frame(&self, at: &FrameAt) -> Result<Vec<u8>> {
+        self.reader.frame(at)
+    }
+
+    fn chunk(&self, id: &ChunkId) -> Result<Vec<u8>> {
+        self.reader.chunk(id)
+    }
+
+    fn verify(&self, id: &ChunkId, bytes: &[u8]) -> bool {
+        self.reader.verify(id, bytes)
+    }
+
+    fn node(&self, id: &ChunkId) -> Result<Vec<u8>> {
+        self.note(id, self.reader.node(id))
+    }
+
+    fn list_node(&self, id: &ChunkId) -> Result<Vec<u8>> {
+        self.note(id, self.reader.list_node(id))
     }
 }
 

@@ -6,7 +6,7 @@ use super::app::App;
 use super::args::CheckArgs;
 use super::fail::{Fail, Result, usage};
 use super::{place, text};
-use crate::check::{Fault, Options, ReadData, Report, run as look};
+use crate::check::{Fault, Options, ReadData, Report, run as look, run_naming};
 use crate::error::{Error, Kind};
 use crate::format::access::Role;
 use crate::repo::content::Reader;
@@ -45,7 +45,10 @@ fn check(app: &App, args: &CheckArgs) -> Result<()> {
     let work = app.work("check");
     let threads = app.threads().max(repository.storage.connections());
     let options = Options { read_data, snapshot, threads };
-    let report = look(&reader, &options, work.monitor());
+    let report = match app.verbose() {
+        true => run_naming(usize::MAX, &reader, &options, work.monitor()),
+        false => look(&reader, &options, work.monitor()),
+    };
     let took = work.elapsed();
     drop(work);
     let report = report?;
@@ -79,10 +82,14 @@ fn check(app: &App, args: &CheckArgs) -> Result<()> {
     let faults = text::count(report.faults.len() as u64, "object", "objects");
     let what = format!("the repository at `{}` is damaged: {faults}; each is named above", repository.storage.place());
     let mut error = Error::new(Kind::Damaged, what);
-    let has_copy =
-        |fault: &Fault| ["config", "keys/", "access/", "copies/"].iter().any(|name| fault.object.starts_with(name));
-    if report.faults.iter().any(has_copy) {
-        error = error.hint("to put back the configuration, slots and statements, run `esker repair config`");
+    let any =
+        |names: &[&str]| report.faults.iter().any(|fault| names.iter().any(|name| fault.object.starts_with(name)));
+    let copies = "to put back the configuration, slots and statements, run `esker repair config`";
+    let packs = "to store anew what the source still has, move the damaged packs away and run `esker backup --force`";
+    let hints = [(&["config", "keys/", "access/", "copies/"][..], copies), (&["packs/", "chunk "], packs)];
+    let hints: Vec<_> = hints.into_iter().filter(|(names, _)| any(names)).map(|(_, hint)| hint).collect();
+    if !hints.is_empty() {
+        error = error.hint(hints.join("; "));
     }
     Err(Fail::Code(4, error))
 }
@@ -106,7 +113,7 @@ fn tell_fault(app: &App, fault: &Fault) -> Result<()> {
     lines.extend(affected);
     let more = fault.affected_total.saturating_sub(fault.affected.len() as u64);
     if more > 0 {
-        lines.push(format!("  and {} more", text::count(more, "path", "paths")));
+        lines.push(format!("  and {} more; add -v to see all", text::count(more, "path", "paths")));
     }
     app.console.print(&lines.join("\n"));
     Ok(())

@@ -8,6 +8,7 @@ use super::app::App;
 use super::args::{FilterArgs, SnapshotArgs};
 use super::fail::{Result, usage};
 use super::time::{DayEnd, parse};
+use crate::monitor::Severity;
 use crate::path::TreePath;
 use crate::repo::content::Reader;
 use crate::repo::snapshots::{Filter, SnapshotInfo};
@@ -53,7 +54,12 @@ pub(super) fn snapshot(app: &App, reader: &Reader<'_>, args: &SnapshotArgs) -> R
         }
         filter.before = moment(app, "--at", args.at.as_ref(), DayEnd::Last)?;
     }
-    Ok(Chosen { info: reader.find_snapshot(&id, &filter)?, path })
+    let (info, unreadable) = reader.find_readable_snapshot(&id, &filter)?;
+    for (session, error) in unreadable {
+        let message = format!("snapshot `{}` is newer and cannot be read: {}", session.short(), error.with_causes());
+        app.console.remark(Severity::Warning, &message);
+    }
+    Ok(Chosen { info, path })
 }
 
 /// A path in a snapshot: it begins at the top, with or without a slash.

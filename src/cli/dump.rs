@@ -5,7 +5,7 @@ use super::args::{ArchiveArg, DumpArgs};
 use super::fail::{Fail, Result, usage};
 use super::{choose, place};
 use crate::dump::{Archive, dump_archive, dump_file};
-use crate::error::Error;
+use crate::error::{Error, Kind};
 use crate::repo::content::Reader;
 use crate::repo::reader::find;
 
@@ -38,6 +38,7 @@ pub(super) fn run(app: &App, args: &DumpArgs) -> Result<()> {
     drop(work);
     done.map_err(|error| match broken_pipe(&error) {
         Some(broken) => Fail::Output(broken),
+        None if error.kind() == Kind::Damaged => error.hint("to see what is damaged, run `esker check`").into(),
         None => Fail::Error(error),
     })
 }

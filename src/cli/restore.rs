@@ -75,19 +75,25 @@ pub(super) fn run(app: &App, args: &RestoreArgs) -> Result<()> {
     if report.problems > 0 {
         let problems = text::count(report.problems, "file or attribute", "files and attributes");
         let what = format!("snapshot `{id}` was not restored in full: {problems} could not be restored; see above");
-        let error = Error::new(Kind::Failed, what);
-        return Err(Fail::Code(
-            5,
-            match report.damaged_count {
-                0 => error,
-                count => error
-                    .because(format!("the data of {} is missing or damaged", text::count(count, "file", "files")))
-                    .hint(format!(
-                        "to see every affected file, run `esker check --read-data {id}`; \
-                         if that finds no damage, restore again with --no-cache"
-                    )),
-            },
-        ));
+        let files = match report.damaged_count {
+            0 => None,
+            count => Some(format!("the data of {} is missing or damaged", text::count(count, "file", "files"))),
+        };
+        let directories = match report.directories_damaged {
+            0 => None,
+            count => Some(format!(
+                "{} not be read in full: more may be missing than is named",
+                text::count(count, "directory could", "directories could")
+            )),
+        };
+        let damage: Vec<_> = files.into_iter().chain(directories).collect();
+        let mut error = Error::new(Kind::Failed, what);
+        if !damage.is_empty() {
+            error = error
+                .because(damage.join("; "))
+                .hint(format!("to see every affected file, run `esker check --read-data {id}`"));
+        }
+        return Err(Fail::Code(5, error));
     }
     Ok(())
 }
@@ -194,6 +200,7 @@ fn tell_json(
         "files_unchanged": report.unchanged,
         "files_deleted": report.deleted,
         "files_damaged": report.damaged_count,
+        "directories_damaged": report.directories_damaged,
         "directories_restored": report.directories,
         "total_bytes": report.bytes_restored + report.bytes_unchanged,
         "bytes_restored": report.bytes_restored,

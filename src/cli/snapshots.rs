@@ -12,6 +12,7 @@ use super::{choose, json as objects, place, text};
 use crate::error::{Error, Kind};
 use crate::monitor::Severity;
 use crate::path::display_bytes;
+use crate::repo::commits::SNAPSHOTS;
 use crate::repo::content::Reader;
 use crate::repo::snapshots::SnapshotInfo;
 
@@ -74,7 +75,7 @@ pub(super) fn run(app: &App, args: &SnapshotsArgs) -> Result<()> {
     } else {
         tell(app, &groups, args.compact)?;
     }
-    let unread = faults.len() + reader.faults().len();
+    let unread = faults.len() + reader.faults().iter().filter(|(object, _)| object.starts_with(SNAPSHOTS)).count();
     if unread > 0 {
         let objects = text::count(unread as u64, "object", "objects");
         let what = format!("the list may not be complete: {objects} of the repository cannot be read");

@@ -1,6 +1,6 @@
 //! Collecting garbage, beside any number of backups and other collections (SPEC §10.5, G1 to G8).
 //!
-//! [`survey`] looks at the repository and marks what is live, [`plan`] chooses what to delete and what to
+//! [`survey`] looks at the repository and marks what is live, [`mod@plan`] chooses what to delete and what to
 //! rewrite, [`repack`] rewrites it in an ordinary session, [`ask`] waits for the writers that may not have
 //! seen what is condemned, and this file puts the steps in their order. A collection has a random
 //! id and is never gone on with: one that stops costs the next its work, nothing else.

@@ -206,7 +206,7 @@ fn parse_statement(from: &str, name: &str, stored: &[u8]) -> Result<(ObjectId, P
     let what = || format!("cannot read access statement `{from}`");
     let hash = ObjectId::of(stored);
     if name.strip_prefix("access/") != Some(&hash.to_string()) {
-        return Err(Error::new(Kind::Damaged, format!("{}: its name is not the hash of its bytes", what())));
+        return Err(Error::new(Kind::Damaged, what()).because("its name is not the hash of its bytes"));
     }
     let record = SignedRecord::decode(RecordKind::Statement, stored).context(what)?;
     let statement: Statement = cbor::decode(record.body).context(what)?;

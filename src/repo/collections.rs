@@ -48,6 +48,8 @@ pub struct Collections {
     pub notes_seen: BTreeSet<ObjectId>,
     /// What the index says of packs that an owner has read and found to be so, every id computed again.
     pub attested: HashSet<DescriptionId>,
+    /// Objects that are no such record, with the reason. They count as absent.
+    pub faults: Vec<(String, Error)>,
 }
 
 /// What owners have said of a snapshot they forgot.
@@ -79,6 +81,11 @@ impl Collections {
         self.unfinished = later.unfinished;
         self.sweeps.extend(later.sweeps);
         self.notes_seen.extend(later.notes_seen);
+        for (object, error) in later.faults {
+            if !self.faults.iter().any(|(known, _)| *known == object) {
+                self.faults.push((object, error));
+            }
+        }
     }
 
     /// Whether chunks of this pack may be relied on.
@@ -120,36 +127,51 @@ impl Repository {
         let listed = try_map(self.storage.connections(), &[GC, NOTES], |prefix| self.list_settled(prefix))?;
         for object in &listed[0] {
             let Some((collection, part)) = parse_gc_name(&object.name) else { continue };
-            let right = |named: CollectionId| named == collection;
             match part {
-                "condemned" => match self.read_record::<Condemned>(RecordKind::Condemned, &object.name)? {
+                "condemned" => match self
+                    .read_record::<Condemned>(RecordKind::Condemned, &object.name)?
+                    .of(collection, |record| record.collection)
+                {
                     Read::Gone => return Ok(None),
-                    Read::Good(record, ..) if right(record.collection) => {
-                        condemned.insert(collection, record.packs);
-                    }
-                    _ => {}
+                    Read::Good(record, ..) => drop(condemned.insert(collection, record.packs)),
+                    Read::Bad(error) => all.faults.push((object.name.clone(), error)),
+                    Read::Passed => {}
                 },
-                "swept" => match self.read_record::<Swept>(RecordKind::Swept, &object.name)? {
+                "swept" => match self
+                    .read_record::<Swept>(RecordKind::Swept, &object.name)?
+                    .of(collection, |record| record.collection)
+                {
                     Read::Gone => return Ok(None),
-                    Read::Good(record, hash, _) if right(record.collection) => {
+                    Read::Good(record, hash, _) => {
                         all.dead.extend(record.dead);
                         all.void.extend(record.void);
                         all.sweeps.insert(collection, hash);
                     }
-                    _ => {}
+                    Read::Bad(error) => all.faults.push((object.name.clone(), error)),
+                    Read::Passed => {}
                 },
-                "done" => match self.read_record::<Done>(RecordKind::Done, &object.name)? {
+                "done" => match self
+                    .read_record::<Done>(RecordKind::Done, &object.name)?
+                    .of(collection, |record| record.collection)
+                {
                     Read::Gone => return Ok(None),
-                    Read::Good(record, ..) if right(record.collection) => {
-                        done.insert(collection, record);
-                    }
-                    _ => {}
+                    Read::Good(record, ..) => drop(done.insert(collection, record)),
+                    Read::Bad(error) => all.faults.push((object.name.clone(), error)),
+                    Read::Passed => {}
                 },
                 _ => {}
             }
         }
-        // `done` names its sweeps: until all are read the collection is unfinished.
         let hashes: BTreeSet<ObjectId> = all.sweeps.values().copied().collect();
+        for (collection, record) in &done {
+            let name = format!("{GC}{collection}/swept");
+            let is_known = all.faults.iter().any(|(known, _)| *known == name);
+            if !is_known && !record.sweeps.iter().all(|sweep| hashes.contains(sweep)) {
+                let why = format!("it is missing: `{GC}{collection}/done` names it");
+                all.faults.push((name, Error::new(Kind::Damaged, why)));
+            }
+        }
+        // `done` names its sweeps: until all are read the collection is unfinished.
         done.retain(|_, record| record.sweeps.iter().all(|sweep| hashes.contains(sweep)));
         all.notes_seen.extend(done.values().flat_map(|record| &record.seen_notes));
         for (collection, packs) in condemned {
@@ -159,9 +181,10 @@ impl Repository {
             }
         }
         let read = |object: &storage::Listed| self.read_record::<Note>(RecordKind::Note, &object.name);
-        for note in try_map(self.storage.connections(), &listed[1], read)? {
+        for (object, note) in listed[1].iter().zip(try_map(self.storage.connections(), &listed[1], read)?) {
             match note {
                 Read::Gone => return Ok(None),
+                Read::Bad(error) => all.faults.push((object.name.clone(), error)),
                 Read::Good(Note { claim: NoteClaim::Damaged { chunk, pack }, .. }, ..) => {
                     all.damaged.insert((chunk, pack));
                 }
@@ -208,19 +231,38 @@ impl Repository {
             Err(error) => return Err(error).context(|| format!("cannot read `{name}`")),
         };
         let opened = match self.open_record(kind, name, &stored) {
-            Ok(opened) if !opened.removed => opened,
-            _ => return Ok(Read::Bad),
+            Ok(opened) if opened.removed => return Ok(Read::Passed),
+            Ok(opened) => opened,
+            Err(error) => return Ok(Read::Bad(error)),
         };
         let role = self.access.member(&opened.credential).map_or(Role::Writer, |member| member.role);
-        Ok(cbor::decode(&opened.body).map_or(Read::Bad, |record| Read::Good(record, opened.hash, role)))
+        Ok(match cbor::decode(&opened.body).context(|| format!("cannot read `{name}`")) {
+            Ok(record) => Read::Good(record, opened.hash, role),
+            Err(error) => Read::Bad(error),
+        })
     }
 }
 
 enum Read<R> {
     /// The record, the hash of its bytes and its signer's role.
     Good(R, ObjectId, Role),
-    Bad,
+    /// It does not verify.
+    Bad(Error),
+    /// Its writer was removed.
+    Passed,
     Gone,
+}
+
+impl<R> Read<R> {
+    /// A record of another collection than its name says is none.
+    fn of(self, collection: CollectionId, named: impl Fn(&R) -> CollectionId) -> Self {
+        match self {
+            Self::Good(record, ..) if named(&record) != collection => {
+                Self::Bad(Error::new(Kind::Damaged, "it is another collection's"))
+            }
+            other => other,
+        }
+    }
 }
 
 fn parse_gc_name(name: &str) -> Option<(CollectionId, &str)> {

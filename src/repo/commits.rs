@@ -45,6 +45,8 @@ pub struct CommitHeader {
     pub has_inline_segment: bool,
     /// Sessions it takes the place of.
     pub supersedes: Vec<SessionId>,
+    /// How long the stored commit is.
+    pub stored_bytes: u64,
 }
 
 impl Record for CommitHeader {
@@ -69,6 +71,7 @@ impl Record for CommitHeader {
         map.list(9, &self.segments, |out, hash| cbor::push_bytes(out, hash.as_bytes()));
         map.u64_unless_zero(10, u64::from(self.has_inline_segment));
         map.list(11, &self.supersedes, |out, session| cbor::push_bytes(out, session.as_bytes()));
+        map.u64(12, self.stored_bytes);
     }
 
     fn decode_map(map: &mut MapReader<'_, '_>) -> crate::format::Result<Self> {
@@ -91,6 +94,7 @@ impl Record for CommitHeader {
             segments: map.list(9, hash)?,
             has_inline_segment: map.u64_or_zero(10)? == 1,
             supersedes: map.list(11, |d| Ok(SessionId::from_bytes(cbor::read_array(WHAT, d)?)))?,
+            stored_bytes: map.u64(12)?,
         })
     }
 }
@@ -103,9 +107,18 @@ pub struct Commits {
     pub headers: BTreeMap<SessionId, CommitHeader>,
     /// Objects under `snapshots/` that are no commit, with the reason. They count as absent.
     pub faults: Vec<(String, Error)>,
+    /// The hashes of those that a sweep calls void, once they were left out.
+    pub void: BTreeSet<ObjectId>,
 }
 
 impl Commits {
+    /// Leaves out those of void sessions.
+    pub fn leave_out(&mut self, void: &BTreeSet<SessionId>) {
+        for session in void {
+            self.void.extend(self.headers.remove(session).map(|header| header.hash));
+        }
+    }
+
     /// The sequence for a credential's next commit, and the commits it names as previous.
     pub fn newest_of(&self, credential: &CredentialId) -> (u64, Vec<ObjectId>) {
         let own = || self.headers.values().filter(|header| header.credential == *credential);
@@ -142,7 +155,7 @@ impl Repository {
         let opened = self.open_record(RecordKind::Commit, &name, &stored)?;
         let commit: Commit = cbor::decode(&opened.body).context(what)?;
         if commit.session != *session {
-            return Err(Error::new(Kind::Damaged, format!("{}: it is another session's", what())));
+            return Err(Error::new(Kind::Damaged, what()).because("it is another session's"));
         }
         let header = CommitHeader {
             session: *session,
@@ -156,29 +169,30 @@ impl Repository {
             segments: commit.segments.clone(),
             has_inline_segment: !commit.inline_segment.is_empty(),
             supersedes: commit.supersedes.clone(),
+            stored_bytes: stored.len() as u64,
         };
         Ok(LoadedCommit { header, commit, removed: opened.removed })
     }
 
-    /// Lists and reads all commits; those `catalog` remembers are not read again.
+    /// Lists and reads all commits; those `catalog` remembers, of the same length, are not read again.
     pub fn load_commits(&self, catalog: &mut Catalog) -> Result<Commits> {
         let mut commits = Commits::default();
         let mut sessions = Vec::new();
         for object in self.storage.list(SNAPSHOTS).context(|| "cannot list the snapshots")? {
             match session_of(&object.name) {
-                Some(session) => sessions.push((fact_key(&session), session)),
+                Some(session) => sessions.push((fact_key(&session), session, object.bytes)),
                 None => {
-                    let error = Error::new(Kind::Damaged, format!("`{}` is not named like a commit", object.name));
+                    let error = Error::new(Kind::Damaged, "it is not named like a commit");
                     commits.faults.push((object.name, error));
                 }
             }
         }
-        let keys: Vec<&[u8]> = sessions.iter().map(|(key, _)| &key[..]).collect();
+        let keys: Vec<&[u8]> = sessions.iter().map(|(key, ..)| &key[..]).collect();
         let known = catalog.facts(&keys);
         let mut unknown = Vec::new();
-        for ((key, session), known) in sessions.iter().zip(known) {
+        for ((key, session, bytes), known) in sessions.iter().zip(known) {
             let known = known.and_then(|bytes| cbor::decode::<CommitHeader>(&bytes).ok());
-            match known.filter(|header| header.session == *session) {
+            match known.filter(|header| header.session == *session && header.stored_bytes == *bytes) {
                 Some(header) => drop(commits.headers.insert(*session, header)),
                 None => unknown.push((&key[..], *session)),
             }

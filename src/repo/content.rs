@@ -3,10 +3,11 @@
 //! A [`Reader`] loads commits, then sweeps, then the index, and reads packs as they are asked
 //! for. Nothing is believed: a frame must authenticate under its session's key, decompress to
 //! its authenticated length, and every chunk must hash to its id. When one copy fails, others are
-//! tried. Sharing a `Reader` between threads is what it is for.
+//! tried, and before a chunk is said to be gone the reader looks again ([`look_again`](super::look_again)).
+//! Sharing a `Reader` between threads is what it is for.
 
-use std::collections::{HashMap, VecDeque};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::collections::{BTreeSet, HashMap, HashSet, VecDeque};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use super::Repository;
 use super::collections::Collections;
@@ -23,8 +24,8 @@ use crate::crypto::key::SecretKey;
 use crate::crypto::seal;
 use crate::error::{Context, Error, Kind, Result};
 use crate::format::pack::{FRAME_PLAIN_BYTES_MAX, Frame, FrameKind, frame_aad};
-use crate::id::{ChunkId, SessionId};
-use crate::index::{Catalog, Found, PackRow};
+use crate::id::{ChunkId, PackId, SessionId};
+use crate::index::{Catalog, ChunkRow, Found, OriginRow, PackRow};
 
 /// Plain bytes of open frames kept for single chunks that follow each other.
 const OPEN_FRAMES_BYTES_MAX: usize = 32 << 20;
@@ -39,11 +40,24 @@ pub struct Reader<'r> {
     alive: Vec<bool>,
     /// By pack number: whether what the index says of it is to be believed without having read it.
     trusted: Vec<bool>,
-    secrets: Mutex<HashMap<u32, SecretKey>>,
+    /// Whether the catalog says what a cache has told.
+    is_cached: bool,
+    /// What looking again has found, once it was needed.
+    again: OnceLock<Again>,
+    looking_again: Mutex<()>,
+    secrets: Mutex<HashMap<OriginRow, SecretKey>>,
     pack_keys: Mutex<HashMap<u32, SecretKey>>,
     open_frames: Mutex<OpenFrames>,
     ahead: ReadAhead,
     faults: Vec<(String, Error)>,
+}
+
+/// What looking again has found.
+struct Again {
+    /// Its packs' numbers follow those of the reader's catalog.
+    catalog: Catalog,
+    /// The packs that count by the reader's catalog.
+    named: HashSet<PackId>,
 }
 
 #[derive(Default)]
@@ -61,21 +75,21 @@ impl std::fmt::Debug for Reader<'_> {
 impl<'r> Reader<'r> {
     /// Loads what there is to read. Writes nothing to the storage.
     pub fn new(repo: &'r Repository) -> Result<Self> {
-        Self::with_catalog(repo, repo.open_catalog())
+        Self::with_catalog(repo, repo.open_catalog(), repo.cache.is_some())
     }
 
-    /// Loads everything from the storage, whatever the cache remembers: to check the repository,
-    /// or to make sure before saying that something is missing.
+    /// Loads everything from the storage, whatever the cache remembers: to check the repository.
     pub fn without_cache(repo: &'r Repository) -> Result<Self> {
-        Self::with_catalog(repo, Catalog::temporary())
+        Self::with_catalog(repo, Catalog::temporary(), false)
     }
 
-    fn with_catalog(repo: &'r Repository, mut catalog: Catalog) -> Result<Self> {
+    fn with_catalog(repo: &'r Repository, mut catalog: Catalog, is_cached: bool) -> Result<Self> {
         let mut commits = repo.load_commits(&mut catalog)?;
-        let collections = repo.load_collections()?;
-        commits.headers.retain(|session, _| !collections.void.contains(session));
+        let mut collections = repo.load_collections()?;
+        commits.leave_out(&collections.void);
         repo.pin_commits(&commits);
         let mut faults = std::mem::take(&mut commits.faults);
+        faults.append(&mut collections.faults);
         faults.extend(repo.import_segments(&mut catalog, commits.headers.values())?);
         let counting: Vec<bool> =
             catalog.origins().iter().map(|origin| commits.headers.contains_key(&origin.session)).collect();
@@ -96,6 +110,9 @@ impl<'r> Reader<'r> {
             collections,
             alive,
             trusted,
+            is_cached,
+            again: OnceLock::new(),
+            looking_again: Mutex::default(),
             secrets: Mutex::default(),
             pack_keys: Mutex::default(),
             open_frames: Mutex::default(),
@@ -124,12 +141,17 @@ impl<'r> Reader<'r> {
         Standings::new(self.repo, &self.commits, &self.collections)
     }
 
+    /// Whether a sweep calls a session void.
+    pub fn is_void(&self, session: &SessionId) -> bool {
+        self.collections.void.contains(session)
+    }
+
     /// The local catalog.
     pub fn catalog(&self) -> &Catalog {
         &self.catalog
     }
 
-    /// Commits and segments that could not be read; they count as absent.
+    /// Commits, segments, and records of collections that could not be read; they count as absent.
     pub fn faults(&self) -> &[(String, Error)] {
         &self.faults
     }
@@ -145,6 +167,36 @@ impl<'r> Reader<'r> {
         self.alive.get(pack as usize) == Some(&true)
     }
 
+    /// The sessions of packs that the index does not name, as the packs say. Of a reader without a cache.
+    pub fn stray_sessions(&self) -> Result<&[OriginRow]> {
+        Ok(self.again()?.catalog.origins())
+    }
+
+    /// What the index says of a pack, by its number; of one found by looking again, what the pack says.
+    pub fn pack(&self, number: u32) -> Result<&PackRow> {
+        let (catalog, number) = self.catalog_of(number);
+        catalog
+            .and_then(|catalog| catalog.packs().get(number))
+            .ok_or_else(|| Error::new(Kind::Failed, "the cache names a pack it does not hold"))
+    }
+
+    /// The session that made a pack, by the pack's number.
+    pub fn origin_of(&self, pack: u32) -> Result<&OriginRow> {
+        let origin = self.pack(pack)?.origin;
+        let (catalog, _) = self.catalog_of(pack);
+        catalog
+            .and_then(|catalog| catalog.origins().get(origin as usize))
+            .ok_or_else(|| Error::new(Kind::Failed, "the cache names a session it does not hold"))
+    }
+
+    /// Which catalog has a pack, and under which number.
+    fn catalog_of(&self, pack: u32) -> (Option<&Catalog>, usize) {
+        match (pack as usize).checked_sub(self.alive.len()) {
+            None => (Some(&self.catalog), pack as usize),
+            Some(number) => (self.again.get().map(|again| &again.catalog), number),
+        }
+    }
+
     /// The places a chunk lies at, packs that count only.
     pub fn places<'a>(&'a self, id: &'a ChunkId) -> impl Iterator<Item = Found> + 'a {
         self.catalog.lookup(id).filter(|found| self.is_alive(found.row.pack))
@@ -154,24 +206,76 @@ impl<'r> Reader<'r> {
         self.trusted.get(found.row.pack as usize) == Some(&true)
     }
 
-    /// The secret of a session, given one of the catalog's origins.
-    fn session_secret(&self, origin: u32) -> Result<SecretKey> {
+    /// The places a chunk lies at that the index did not say, or that only a cache did. The first call reads
+    /// what there is to read.
+    pub fn other_places<'a>(&'a self, id: &'a ChunkId) -> Result<impl Iterator<Item = Found> + 'a> {
+        let again = &self.again()?.catalog;
+        Ok(again.lookup(id).filter_map(|found| {
+            let row = again.packs().get(found.row.pack as usize)?;
+            let is_void = again.origins().get(row.origin as usize).is_some_and(|origin| self.is_void(&origin.session));
+            let pack = u32::try_from(self.alive.len() + found.row.pack as usize).ok()?;
+            let counts = !is_void && !self.collections.dead.contains(&row.id);
+            counts.then_some(Found { row: ChunkRow { pack, ..found.row }, ..found })
+        }))
+    }
+
+    /// Every chunk row of some packs, by their numbers, in the order in which they lie there.
+    pub fn rows_of(&self, packs: &BTreeSet<u32>) -> Vec<ChunkRow> {
+        let mut rows = Vec::new();
+        for (catalog, base) in
+            [(Some(&self.catalog), 0), (self.again.get().map(|again| &again.catalog), self.alive.len())]
+        {
+            let Some(catalog) = catalog else { continue };
+            let wanted = |row: &ChunkRow| {
+                let pack = u32::try_from(base + row.pack as usize).ok()?;
+                packs.contains(&pack).then_some(ChunkRow { pack, ..*row })
+            };
+            if packs.range(u32::try_from(base).unwrap_or(u32::MAX)..).next().is_some() {
+                catalog.each_chunk(|copies| rows.extend(copies.iter().filter_map(|found| wanted(&found.row))));
+            }
+        }
+        rows.sort_unstable_by_key(|row| (row.pack, row.frame, row.chunk_offset));
+        rows
+    }
+
+    /// Whether the index, or of a stray the pack itself, has a chunk at this place in a pack.
+    pub fn has_row(&self, pack: u32, frame: u32, chunk_offset: u32, id: &ChunkId) -> bool {
+        let (catalog, number) = self.catalog_of(pack);
+        catalog.is_some_and(|catalog| {
+            catalog.lookup(id).any(|Found { row, .. }| {
+                row.pack as usize == number && row.frame == frame && row.chunk_offset == chunk_offset
+            })
+        })
+    }
+
+    fn again(&self) -> Result<&Again> {
+        if let Some(again) = self.again.get() {
+            return Ok(again);
+        }
+        let _alone = self.looking_again.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(again) = self.again.get() {
+            return Ok(again);
+        }
+        let alive = (0_u32..).zip(self.catalog.packs()).filter(|(number, _)| self.is_alive(*number));
+        let named: HashSet<PackId> = alive.map(|(_, pack)| pack.id).collect();
+        let catalog = self.repo.look_again((!self.is_cached).then_some(&named), &self.collections)?;
+        Ok(self.again.get_or_init(|| Again { catalog, named }))
+    }
+
+    /// The secret of the session that made a pack.
+    fn session_secret(&self, pack: u32) -> Result<SecretKey> {
+        let row = *self.origin_of(pack)?;
         let mut secrets = self.secrets.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(secret) = secrets.get(&origin) {
+        if let Some(secret) = secrets.get(&row) {
             return Ok(secret.clone());
         }
-        let row = self
-            .catalog
-            .origins()
-            .get(origin as usize)
-            .ok_or_else(|| Error::new(Kind::Failed, "the cache names a session it does not hold"))?;
-        let envelope = match self.catalog.envelope(row) {
+        let envelope = match self.catalog_of(pack).0.and_then(|catalog| catalog.envelope(&row)) {
             Some(envelope) => envelope,
             // The cache has lost it.
             None => self.repo.load_commit(&row.session)?.commit.envelope,
         };
         let secret = self.repo.keys.open_session_secret(&row.session, &row.epoch, &row.credential, &envelope)?;
-        secrets.insert(origin, secret.clone());
+        secrets.insert(row, secret.clone());
         Ok(secret)
     }
 
@@ -181,12 +285,8 @@ impl<'r> Reader<'r> {
         if let Some(key) = keys.get(&pack) {
             return Ok(key.clone());
         }
-        let row = self
-            .catalog
-            .packs()
-            .get(pack as usize)
-            .ok_or_else(|| Error::new(Kind::Failed, "the cache names a pack it does not hold"))?;
-        let secret = self.session_secret(row.origin)?;
+        let row = self.pack(pack)?;
+        let secret = self.session_secret(pack)?;
         let derived = secret.derive_salted(&row.salt, "pack frames");
         let key = seal::committed(derived, &row.commitment, "pack")
             .context(|| format!("cannot open pack `{}`", row.id.short()))?;
@@ -204,28 +304,42 @@ impl<'r> Reader<'r> {
         let mut last = None;
         let of_trust = |wanted: bool| self.places(id).filter(move |found| self.is_trusted(found) == wanted);
         for found in of_trust(true).chain(of_trust(false)) {
-            let location = location(&found);
-            let frame = match self.open_frame_kept(&location.frame) {
-                Ok(frame) => frame,
-                Err(error) => {
-                    last = Some(error);
-                    continue;
+            match self.verified_at(kind, id, &location(&found)) {
+                Ok(bytes) => return Ok(bytes),
+                Err(error) => last = Some(error),
+            }
+        }
+        for found in self.other_places(id)? {
+            match self.verified_at(kind, id, &location(&found)) {
+                Ok(bytes) => {
+                    self.doubt_the_cache(&found);
+                    return Ok(bytes);
                 }
-            };
-            let bytes = slice_of(&frame, &location);
-            match bytes.filter(|bytes| self.repo.keys.ids.chunk(kind, bytes) == *id) {
-                Some(bytes) => return Ok(bytes.to_vec()),
-                None => {
-                    let name = self.pack_label(location.frame.pack);
-                    let error = OpenError::WrongIdentity("chunk");
-                    last = Some(
-                        Error::new(Kind::Damaged, format!("chunk `{}` in pack `{name}` is wrong", id.short()))
-                            .because(error),
-                    );
-                }
+                Err(error) => drop(last.get_or_insert(error)),
             }
         }
         Err(last.unwrap_or_else(|| missing(id)))
+    }
+
+    /// A chunk was found only by looking again. If the cache knows of its pack, what that says is not so:
+    /// the next to come makes it anew.
+    fn doubt_the_cache(&self, found: &Found) {
+        if self.is_cached
+            && let (Ok(again), Ok(pack)) = (self.again(), self.pack(found.row.pack))
+            && again.named.contains(&pack.id)
+        {
+            self.catalog.condemn();
+        }
+    }
+
+    fn verified_at(&self, kind: ChunkKind, id: &ChunkId, location: &Location) -> Result<Vec<u8>> {
+        let frame = self.open_frame_kept(&location.frame)?;
+        let bytes = slice_of(&frame, location).filter(|bytes| self.repo.keys.ids.chunk(kind, bytes) == *id);
+        bytes.map(<[u8]>::to_vec).ok_or_else(|| {
+            let name = self.pack_label(location.frame.pack);
+            Error::new(Kind::Damaged, format!("chunk `{}` in pack `{name}` is wrong", id.short()))
+                .because(OpenError::WrongIdentity("chunk"))
+        })
     }
 
     fn open_frame_kept(&self, at: &FrameAt) -> Result<Arc<Vec<u8>>> {
@@ -267,17 +381,12 @@ impl<'r> Reader<'r> {
 
     /// What people call a pack, by its number.
     pub fn pack_label(&self, pack: u32) -> String {
-        self.catalog.packs().get(pack as usize).map_or_else(|| "unknown".into(), |row| row.id.short())
+        self.pack(pack).map_or_else(|_| "unknown".into(), |row| row.id.short())
     }
 
     /// Reads a part of a pack, by its number, into `into`, in place of what that held.
     pub fn read_pack(&self, pack: u32, offset: u64, bytes: u64, into: &mut Vec<u8>) -> Result<()> {
-        let pack = self
-            .catalog
-            .packs()
-            .get(pack as usize)
-            .ok_or_else(|| Error::new(Kind::Failed, "the cache names a pack it does not hold"))?;
-        let name = pack_name(&pack.id);
+        let name = pack_name(&self.pack(pack)?.id);
         self.repo
             .storage
             .get_range_into(&name, offset, bytes, into)
@@ -293,12 +402,6 @@ impl<'r> Reader<'r> {
             FrameError::Open(error) => Error::new(Kind::Damaged, what()).because(error),
             FrameError::Text(detail) => Error::new(Kind::Damaged, format!("{}: {detail}", what())),
         })
-    }
-
-    /// Which session a pack came from.
-    pub fn session_of_pack(&self, pack: u32) -> Option<SessionId> {
-        let origin = self.catalog.packs().get(pack as usize)?.origin;
-        self.catalog.origins().get(origin as usize).map(|origin| origin.session)
     }
 }
 
@@ -373,8 +476,14 @@ fn slice_of<'f>(frame: &'f [u8], location: &Location) -> Option<&'f [u8]> {
 
 impl ReadRepo for Reader<'_> {
     fn locate(&self, id: &ChunkId) -> Result<Location> {
-        let best = self.places(id).min_by_key(|found| (!self.is_trusted(found), location(found).frame));
-        best.map(|found| location(&found)).ok_or_else(|| missing(id))
+        match self.places(id).min_by_key(|found| (!self.is_trusted(found), location(found).frame)) {
+            Some(best) => Ok(location(&best)),
+            None => {
+                let found = self.other_places(id)?.next().ok_or_else(|| missing(id))?;
+                self.doubt_the_cache(&found);
+                Ok(location(&found))
+            }
+        }
     }
 
     fn frame(&self, at: &FrameAt) -> Result<Vec<u8>> {

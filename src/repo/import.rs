@@ -1,7 +1,7 @@
 //! Bringing the local catalog up to date with the segments that commits name.
 
 use super::Repository;
-use super::commits::CommitHeader;
+use super::commits::{CommitHeader, SNAPSHOTS};
 use crate::error::{Context, Error, Kind, Result};
 use crate::format::access::Role;
 use crate::format::pack::Frame;
@@ -12,7 +12,7 @@ use crate::index::{Catalog, Import, ImportPack, NewOrigin, NewRow};
 use crate::storage::parallel::try_map;
 
 /// Chunk rows imported in one batch: bounds memory at about 16 MiB.
-const BATCH_ROWS: usize = 128 * 1024;
+pub(super) const BATCH_ROWS: usize = 128 * 1024;
 
 /// Folder of index segments.
 pub const INDEX: &str = "index/";
@@ -63,11 +63,14 @@ impl Repository {
                     Err(error) => Err(error),
                 }
             })?;
-            for ((key, _, header), loaded) in wanted.iter().zip(loaded) {
+            for ((key, inline, header), loaded) in wanted.iter().zip(loaded) {
                 let (name, segment) = match loaded {
                     Ok(loaded) => loaded,
                     Err(error) => {
-                        faults.push((format!("{INDEX}{key}"), error));
+                        // What stands in a commit is no object of its own.
+                        let name =
+                            if *inline { format!("{SNAPSHOTS}{}", header.session) } else { format!("{INDEX}{key}") };
+                        faults.push((name, error));
                         continue;
                     }
                 };
@@ -98,7 +101,7 @@ impl Repository {
         let stored = self.storage.get(&name).context(what)?;
         let opened = self.open_record(RecordKind::Segment, &name, &stored)?;
         if opened.credential != header.credential {
-            return Err(Error::new(Kind::Damaged, format!("{}: its writer is not the commit's", what())));
+            return Err(Error::new(Kind::Damaged, what()).because("its writer is not the commit's"));
         }
         let segment = Segment::decode(&opened.body).context(what)?;
         Ok((name, segment))
@@ -106,7 +109,7 @@ impl Repository {
 
     fn load_inline_segment(&self, session: &SessionId) -> Result<(String, Segment)> {
         let loaded = self.load_commit(session)?;
-        let name = format!("{}{session}", super::commits::SNAPSHOTS);
+        let name = format!("{SNAPSHOTS}{session}");
         let segment = Segment::decode(&loaded.commit.inline_segment)
             .context(|| format!("cannot read the index segment in commit `{name}`"))?;
         Ok((name, segment))
@@ -121,7 +124,8 @@ impl Repository {
         if honest {
             return Ok(());
         }
-        Err(Error::new(Kind::Damaged, format!("cannot use index segment `{name}`: a writer lists packs not its own")))
+        let what = format!("cannot use index segment `{name}`");
+        Err(Error::new(Kind::Damaged, what).because("a writer lists packs not its own"))
     }
 }
 
@@ -157,7 +161,7 @@ fn to_import(key: ObjectId, segment: &Segment) -> Import {
 }
 
 /// A row for each chunk of a pack.
-fn rows_of(frames: &[Frame]) -> Vec<NewRow> {
+pub(super) fn rows_of(frames: &[Frame]) -> Vec<NewRow> {
     let mut rows = Vec::new();
     let mut frame_offset = 0;
     for (ordinal, frame) in (0_u32..).zip(frames) {

@@ -9,7 +9,8 @@
 //! is one writer's passage from announcement to commit, [`pack_writer`] turns chunks into
 //! packs, [`tree`] cuts directories and lists into nodes, [`import`] brings the local catalog up to
 //! date, [`content`] and [`reader`] read everything back, [`frames`] many frames at once and
-//! [`read_ahead`] nodes before they are asked for, [`walk`] goes through a tree, [`reach`] finds all that is below it,
+//! [`read_ahead`] nodes before they are asked for, [`directory`] what a pack says of itself, and [`look_again`]
+//! finds what the index has lost; [`walk`] goes through a tree, [`reach`] finds all that is below it,
 //! [`snapshots`] lists and finds snapshots, [`standing`] says which commits are roots, [`notes`] says things
 //! about other objects.
 
@@ -24,10 +25,12 @@ pub mod access;
 pub mod collections;
 pub mod commits;
 pub mod content;
+pub mod directory;
 pub mod frames;
 pub mod import;
 pub mod keys;
 pub mod kit;
+mod look_again;
 pub mod members;
 pub mod notes;
 pub mod open;

@@ -332,7 +332,11 @@ pub fn find<R: ReadRepo + ?Sized>(repo: &R, root: &Entry, path: &TreePath) -> Re
         walked.push(&name);
         let next = Entries::from_name(repo, id, level, name.clone()).next().transpose();
         at = next
-            .context(|| format!("cannot look up `{walked}` in the snapshot"))?
+            .context(|| format!("cannot look up `{walked}` in the snapshot"))
+            .map_err(|error| match error.kind() {
+                Kind::Damaged => error.hint("to see what is damaged, run `esker check`"),
+                _ => error,
+            })?
             .filter(|entry| entry.name.as_ref() == Some(&name))
             .ok_or_else(|| Error::new(Kind::Failed, format!("there is no `{walked}` in the snapshot")))?;
     }

@@ -69,10 +69,10 @@ impl Repository {
     pub(crate) fn open_record(&self, kind: RecordKind, name: &str, stored: &[u8]) -> Result<Opened> {
         let hash = ObjectId::of(stored);
         let what = || format!("cannot read {} `{name}`", kind.what());
-        let damaged = |detail: &str| Error::new(Kind::Damaged, format!("{}: {detail}", what()));
+        let damaged = |detail: String| Error::new(Kind::Damaged, what()).because(detail);
         let bound_name = if kind.is_named_by_hash() {
             if name.rsplit('/').next() != Some(&hash.to_string()) {
-                return Err(damaged("its name is not the hash of its bytes"));
+                return Err(damaged("its name is not the hash of its bytes".into()));
             }
             ""
         } else {
@@ -91,10 +91,12 @@ impl Repository {
         if signed.algorithm != SIGNATURE_ALGORITHM {
             return Err(OpenError::Unsupported(kind.what(), signed.algorithm)).context(what);
         }
-        let member =
-            self.access.member(&signed.credential).ok_or_else(|| damaged("its writer is not in the access list"))?;
+        let member = self
+            .access
+            .member(&signed.credential)
+            .ok_or_else(|| damaged("its writer is not in the access list".into()))?;
         if !may_write(member.role, kind) {
-            return Err(damaged(&format!("a {} may not write it", member.role.name())));
+            return Err(damaged(format!("a {} may not write it", member.role.name())));
         }
         let message = signed_message(&self.config.repo, kind, bound_name, &record.epoch, signed.body);
         credential::verify(&member.public.verifying, &message, &signed.signature, kind.what()).context(what)?;

@@ -11,16 +11,18 @@ use std::sync::{Mutex, PoisonError};
 use super::Repository;
 use super::collections::{Collections, FLAGS};
 use super::commits::{Commits, SNAPSHOTS};
+use super::import::INDEX;
 use crate::crypto::key::SecretKey;
 use crate::crypto::seal;
-use crate::error::{Context, Error, Result};
+use crate::error::{Context, Error, Kind, Result};
 use crate::format::cbor::{self, Extra};
 use crate::format::record::RecordKind;
 use crate::format::segment::{Origin, PackEntry, Segment};
 use crate::format::session::{Announcement, Commit, CommitKind, Snapshot};
 use crate::id::{ChunkId, ObjectId, PackId, SessionId};
 use crate::index::Catalog;
-use crate::storage::WriteMode;
+use crate::storage::parallel::try_map;
+use crate::storage::{Listed, WriteMode};
 
 /// Folder of announcements.
 pub const SESSIONS: &str = "sessions/";
@@ -40,6 +42,12 @@ const ALIVE_SECS: i64 = 60;
 pub fn pack_name(id: &PackId) -> String {
     let hash = id.to_string();
     format!("{PACKS}{}/{hash}", &hash[..2])
+}
+
+/// The pack a name is of, if it is just the name of a pack.
+pub fn pack_of(name: &str) -> Option<PackId> {
+    let id = name.rsplit('/').next()?.parse().ok()?;
+    (pack_name(&id) == name).then_some(id)
 }
 
 /// Whether a commit stands.
@@ -124,21 +132,29 @@ impl<'r> Session<'r> {
         // … and then the sweeps once more: a flag is deleted only after its collection's sweep is
         // there, so whoever missed the flag sees the sweep.
         collections.add(repo.load_collections()?);
-        commits.headers.retain(|session, _| !collections.void.contains(session));
+        commits.leave_out(&collections.void);
         repo.pin_commits(&commits);
         // A flagged session is usable only once every collection that flagged it has published
         // a sweep, and none of them says void (those are gone already).
         let resolved = |session: &SessionId| {
             flags.get(session).is_none_or(|by| by.iter().all(|collection| collections.sweeps.contains_key(collection)))
         };
-        let mut faults = repo.import_segments(&mut catalog, commits.headers.values())?;
+        let mut faults = std::mem::take(&mut commits.faults);
+        faults.append(&mut collections.faults);
+        faults.extend(repo.import_segments(&mut catalog, commits.headers.values())?);
         faults.extend(repo.cache_fault(&catalog));
-        let stored = stored_packs(repo)?;
+        let listed = try_map(repo.storage.connections(), &[PACKS, INDEX], |prefix| {
+            repo.storage.list(prefix).context(|| format!("cannot list `{prefix}`"))
+        })?;
+        let stored: HashMap<PackId, u64> =
+            listed[0].iter().filter_map(|object| Some((pack_of(&object.name)?, object.bytes))).collect();
+        let unnamed = without_a_segment(&commits, &listed[1], &mut faults);
         let origins: Vec<_> = catalog
             .origins()
             .iter()
             .map(|origin| {
-                let counts = commits.headers.contains_key(&origin.session) && resolved(&origin.session);
+                let session = &origin.session;
+                let counts = commits.headers.contains_key(session) && resolved(session) && !unnamed.contains(session);
                 (counts, repo.trusts(&origin.credential))
             })
             .collect();
@@ -341,11 +357,7 @@ impl<'r> Session<'r> {
         for pack in packs {
             let weight = 128 + pack.frames.iter().map(|frame| 16 + 36 * frame.chunks.len()).sum::<usize>();
             if bytes + weight > SEGMENT_BYTES_TARGET && !segment.packs.is_empty() {
-                segments.push(self.repo.put_hashed_record(
-                    RecordKind::Segment,
-                    super::import::INDEX,
-                    &segment.encode(),
-                )?);
+                segments.push(self.repo.put_hashed_record(RecordKind::Segment, INDEX, &segment.encode())?);
                 segment.packs.clear();
                 bytes = 0;
             }
@@ -356,19 +368,28 @@ impl<'r> Session<'r> {
         if segments.is_empty() && last.len() <= INLINE_SEGMENT_BYTES_MAX {
             return Ok((segments, last));
         }
-        segments.push(self.repo.put_hashed_record(RecordKind::Segment, super::import::INDEX, &last)?);
+        segments.push(self.repo.put_hashed_record(RecordKind::Segment, INDEX, &last)?);
         segments.sort();
         Ok((segments, Vec::new()))
     }
 }
 
-/// The packs that are there, with their lengths.
-fn stored_packs(repo: &Repository) -> Result<HashMap<PackId, u64>> {
-    let listed = repo.storage.list(PACKS).context(|| "cannot list the packs")?;
-    Ok(listed
-        .into_iter()
-        .filter_map(|object| Some((object.name.rsplit('/').next()?.parse().ok()?, object.bytes)))
-        .collect())
+/// The sessions of which an index segment is not there any more. The cache may know what was in it, and
+/// nobody else would.
+fn without_a_segment(commits: &Commits, listed: &[Listed], faults: &mut Vec<(String, Error)>) -> HashSet<SessionId> {
+    let there: HashSet<&str> = listed.iter().map(|object| &*object.name).collect();
+    let mut sessions = HashSet::new();
+    for header in commits.headers.values() {
+        for name in header.segments.iter().map(|segment| format!("{INDEX}{segment}")) {
+            if !there.contains(&*name) {
+                sessions.insert(header.session);
+                if !faults.iter().any(|(known, _)| *known == name) {
+                    faults.push((name, Error::new(Kind::Damaged, "it is missing")));
+                }
+            }
+        }
+    }
+    sessions
 }
 
 /// What a sealed snapshot record is bound to.

@@ -129,6 +129,12 @@ impl Reader<'_> {
     /// Finds one snapshot: `latest`, `latest~2`, an id or a unique prefix of one. See also
     /// [`BEFORE_RESTORE`].
     pub fn find_snapshot(&self, wanted: &str, filter: &Filter) -> Result<SnapshotInfo> {
+        self.find_readable_snapshot(wanted, filter).map(|(info, _)| info)
+    }
+
+    /// The same; with `latest` also snapshots that cannot be read, and may be newer than the one found
+    /// and what was meant.
+    pub fn find_readable_snapshot(&self, wanted: &str, filter: &Filter) -> Result<(SnapshotInfo, Unreadable)> {
         let refuse = |kind, detail: String| {
             Error::new(kind, format!("cannot find snapshot `{wanted}`: {detail}"))
                 .hint("to see what there is, run `esker snapshots`")
@@ -141,18 +147,22 @@ impl Reader<'_> {
                 Some(number) => number.parse().map_err(|_| wrong(format!("`{number}` is not a number")))?,
                 None => return Err(wrong("write `latest` or `latest~2`".into())),
             };
-            let (mut all, faults) = self.snapshots(filter)?;
+            let (mut all, mut faults) = self.snapshots(filter)?;
             if !filter.tags.iter().any(|tag| tag == BEFORE_RESTORE) {
                 all.retain(|info| !info.is_before_restore());
             }
-            if let Some((_, error)) = faults.into_iter().next()
-                && all.is_empty()
-            {
-                return Err(error);
+            if all.is_empty() && !faults.is_empty() {
+                return Err(faults.swap_remove(0).1);
             }
             let position = all.len().checked_sub(back + 1);
             return match position {
-                Some(position) => Ok(all.swap_remove(position)),
+                Some(position) => {
+                    let found = all.swap_remove(position);
+                    let time_of =
+                        |session: &SessionId| self.commits().headers.get(session).map(|header| header.time_secs);
+                    faults.retain(|(session, _)| time_of(session) >= Some(found.header.time_secs));
+                    Ok((found, faults))
+                }
                 None if all.is_empty() => Err(none("there is none".into())),
                 None => Err(none(format!("there are only {}", all.len()))),
             };
@@ -167,7 +177,7 @@ impl Reader<'_> {
         let (live, gone): (Vec<_>, Vec<_>) =
             self.commits().headers.values().filter(named).partition(|header| standings.of(header) == Standing::Live);
         match (&live[..], &gone[..]) {
-            ([header], _) => self.repo().load_snapshot(&header.session),
+            ([header], _) => Ok((self.repo().load_snapshot(&header.session)?, Vec::new())),
             ([_, _, ..], _) => Err(wrong("more than one begins so".into())),
             ([], [header]) if matches!(standings.of(header), Standing::Forgotten { in_effect: false, .. }) => {
                 let hint = format!("to bring it back, run `esker undelete {}`", header.session.short());

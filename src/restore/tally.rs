@@ -46,6 +46,8 @@ pub struct Report {
     pub damaged_count: u64,
     /// The first thousand of them.
     pub damaged: Vec<TreePath>,
+    /// Directories that could not be read in full: what else was in them is not known.
+    pub directories_damaged: u64,
 }
 
 /// Counts of what is done, from all threads.
@@ -60,6 +62,7 @@ pub(super) struct Counts {
     pub(super) deleted: AtomicU64,
     pub(super) bytes_restored: AtomicU64,
     pub(super) bytes_unchanged: AtomicU64,
+    directories_damaged: AtomicU64,
     problems: AtomicU64,
 }
 
@@ -155,6 +158,14 @@ impl<'m> Tally<'m> {
         }
     }
 
+    /// Reports that the directory at `path` cannot be read in full.
+    pub(super) fn not_read(&self, path: &TreePath, error: &Error) {
+        if error.kind() == Kind::Damaged {
+            count(&self.counts.directories_damaged, 1);
+        }
+        self.problem(path, format!("some of what was in it is not restored: {}", error.with_causes()));
+    }
+
     /// Notes that `kind` ("the owner", "device nodes") could not be set on the entry at `path`.
     pub(super) fn unset(&self, kind: impl Into<String>, path: impl FnOnce() -> TreePath, why: Errno) {
         count(&self.counts.problems, 1);
@@ -190,6 +201,7 @@ impl<'m> Tally<'m> {
             problems: counts.problems.into_inner(),
             damaged_count,
             damaged,
+            directories_damaged: counts.directories_damaged.into_inner(),
         }
     }
 }

@@ -220,8 +220,7 @@ impl<'a, R: ReadRepo> Walk<'a, R> {
                 }
                 Some(Err(error)) => {
                     level.whole = false;
-                    let message = format!("some of what was in it is not restored: {}", error.with_causes());
-                    self.tally().problem(&self.path, message);
+                    self.tally().not_read(&self.path, &error);
                 }
                 None => self.leave(),
             }

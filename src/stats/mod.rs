@@ -20,7 +20,7 @@ use crate::id::PackId;
 use crate::index::{ChunkRow, Found};
 use crate::repo::content::Reader;
 use crate::repo::import::INDEX;
-use crate::repo::session::PACKS;
+use crate::repo::session::{PACKS, pack_of};
 use crate::repo::snapshots::Filter;
 
 pub use selection::{Selection, selection};
@@ -217,8 +217,7 @@ fn stored(reader: &Reader<'_>, holds: &HashMap<PackId, u8>) -> Result<Stored> {
     let mut stored = Stored::default();
     for object in reader.repo().storage.list("").context(|| "cannot list the repository")? {
         let kind = if object.name.starts_with(PACKS) {
-            let id = object.name.rsplit('/').next().and_then(|id| id.parse().ok());
-            match id.and_then(|id: PackId| holds.get(&id).copied()) {
+            match pack_of(&object.name).and_then(|id| holds.get(&id).copied()) {
                 None => &mut stored.unused_packs,
                 Some(HOLDS_DATA) => &mut stored.data_packs,
                 Some(HOLDS_TREES) => &mut stored.tree_packs,

@@ -74,15 +74,36 @@ impl Scene {
         Self::with(storage, World::seeded(seed), dir, source)
     }
 
+    /// A scene whose files are cut into small chunks, in memory where there is room: a test makes and
+    /// restores it over and over.
+    pub(crate) fn finely_cut(storage: Arc<dyn Storage>, average_bytes: u32) -> Self {
+        let memory = Path::new("/dev/shm");
+        let dir = if memory.is_dir() { tempfile::tempdir_in(memory) } else { tempfile::tempdir() }.unwrap();
+        let source = dir.path().join("source");
+        fs::create_dir(&source).unwrap();
+        let options = InitOptions { chunker: Parameters::with_average(average_bytes), ..init_options() };
+        Self::made_with(&options, storage, later(), dir, source)
+    }
+
     /// A scene whose randomness repeats, over a given source.
     pub(crate) fn seeded(storage: Arc<dyn Storage>, seed: u64, source: &Path) -> Self {
         Self::with(storage, World::seeded(seed), tempfile::tempdir().unwrap(), source.to_owned())
     }
 
     fn with(storage: Arc<dyn Storage>, world: World, dir: tempfile::TempDir, source: PathBuf) -> Self {
+        Self::made_with(&init_options(), storage, world, dir, source)
+    }
+
+    fn made_with(
+        options: &InitOptions,
+        storage: Arc<dyn Storage>,
+        world: World,
+        dir: tempfile::TempDir,
+        source: PathBuf,
+    ) -> Self {
         let cache = dir.path().join("cache");
         let local = Local { cache: Some(cache.clone()), ..Local::default() };
-        let (_, key) = Repository::init(storage.clone(), world.clone(), &init_options(), local).unwrap();
+        let (_, key) = Repository::init(storage.clone(), world.clone(), options, local).unwrap();
         let packs = PackSettings { frames_in_work: 8, ..PackSettings::default() };
         Self {
             dir: Arc::new(dir),
@@ -137,12 +158,27 @@ impl Scene {
         }
     }
 
+    /// The same with a cache of its own.
+    pub(crate) fn caching_in(self, cache: PathBuf) -> Self {
+        Self { cache, ..self }
+    }
+
+    /// The directory of everything that is not in the repository.
+    pub(crate) fn dir(&self) -> &Path {
+        self.dir.path()
+    }
+
     /// What a check of everything says.
     pub(crate) fn check(&self) -> check::Report {
+        self.check_reading(check::ReadData::All)
+    }
+
+    /// What a check that reads so much says.
+    pub(crate) fn check_reading(&self, read_data: check::ReadData) -> check::Report {
         let repo = self.open();
         let reader = Reader::without_cache(&repo).unwrap();
-        let options = check::Options { read_data: check::ReadData::All, snapshot: None, threads: 2 };
-        check::run(&reader, &options, &Monitor::silent()).unwrap()
+        let options = check::Options { read_data, snapshot: None, threads: 2 };
+        check::run_naming(usize::MAX, &reader, &options, &Monitor::silent()).unwrap()
     }
 
     pub(crate) fn source(&self) -> PathBuf {

@@ -66,7 +66,7 @@ fn damages(
 #[test]
 fn a_damaged_cache_costs_reading_and_nothing_else() {
     let memory = Memory::new();
-    let mut scene = Scene::finely_cut(Arc::new(memory.clone()), 512);
+    let mut scene = Scene::finely_cut(Arc::new(memory.clone()), 512, 1);
     scene = scene.with_tiny_packs();
     let source = scene.source();
     for n in 0..30_u64 {

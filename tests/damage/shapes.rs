@@ -15,7 +15,7 @@ use super::subject::{packs_by_kind, restore};
 #[test]
 fn a_lost_tree_pack_takes_what_is_below_its_nodes_and_nothing_else() {
     let memory = Memory::new();
-    let mut scene = Scene::finely_cut(Arc::new(memory.clone()), 512);
+    let mut scene = Scene::finely_cut(Arc::new(memory.clone()), 512, 1);
     scene.packs =
         PackSettings { tree_pack_bytes: 1 << 10, frame_bytes: 1 << 10, mixed_pack_bytes: 1 << 10, ..scene.packs };
     let source = scene.source();

@@ -93,7 +93,7 @@ fn write_source(source: &Path) {
     let zeros = [&noise(150, 3000)[..], &vec![0; 200_000], &noise(151, 3000)].concat();
     fs::write(source.join("long/zeros"), zeros).unwrap();
     // So many that their directory is cut into several nodes.
-    for n in 0..160_u64 {
+    for n in 0..100_u64 {
         fs::write(source.join(format!("many/{n:03}")), noise(200 + n, 40)).unwrap();
     }
     fs::write(source.join("deep/er/and/deeper/leaf"), noise(400, 900)).unwrap();
@@ -110,7 +110,7 @@ fn edit(source: &Path, n: u64) {
 
 fn make() -> Subject {
     let memory = Memory::new();
-    let mut scene = Scene::finely_cut(Arc::new(memory.clone()), 512);
+    let mut scene = Scene::finely_cut(Arc::new(memory.clone()), 512, 1);
     scene.packs = packs(scene.packs);
     let source = scene.source();
     write_source(&source);
@@ -193,7 +193,7 @@ fn sweep_a_session(scene: &Scene, memory: &Memory, source: &Path) -> SessionId {
 
 fn foreign(source: &Path) -> Content {
     let memory = Memory::new();
-    let mut scene = Scene::finely_cut(Arc::new(memory.clone()), 512);
+    let mut scene = Scene::finely_cut(Arc::new(memory.clone()), 512, 2);
     scene.packs = packs(scene.packs);
     scene.open().add_member(Role::Owner, "anna", Some((PASSWORD, KdfCost::FLOOR))).unwrap();
     let options = Options { roots: vec![TreePath::from_os(source).unwrap()], ..scene.options() };

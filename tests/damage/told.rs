@@ -126,11 +126,12 @@ fn a_lost_tree_pack() {
       directories  2
     error: [DIR]/files/docs: some of what was in it is not restored: cannot read the directory node `[ID]`: cannot read pack `packs/[PACK]`: object not found: `packs/[PACK]`
     error: snapshot `e59f3edb` was not restored in full: 1 file or attribute could not be restored; see above
+      Caused by: 1 directory could not be read in full: more may be missing than is named
+
+    hint: to see every affected file, run `esker check --read-data e59f3edb`
     [exit 5]
     ");
     prints!(machine.esker(["ls", &machine.latest()]), @"
-    /tmp
-    [DIR]
     [DIR]/files
     [DIR]/files/docs
     [DIR]/files/large-0
@@ -149,10 +150,13 @@ fn a_lost_tree_pack() {
       written  0 B in 0 files
     error: /: some of what was in it is not restored: cannot read the directory node `[ID]`: cannot read pack `packs/[PACK]`: object not found: `packs/[PACK]`
     error: snapshot `371a5713` was not restored in full: 1 file or attribute could not be restored; see above
+      Caused by: 1 directory could not be read in full: more may be missing than is named
+
+    hint: to see every affected file, run `esker check --read-data 371a5713`
     [exit 5]
     ");
     prints!(machine.esker(["dump", "latest~1", "files/more.txt"]), @"
-    error: cannot look up `/tmp` in the snapshot
+    error: cannot look up `/[TOP]` in the snapshot
       Caused by: cannot read the directory node `[ID]`
       Caused by: cannot read pack `packs/[PACK]`
       Caused by: object not found: `packs/[PACK]`

@@ -44,11 +44,15 @@ pub(crate) fn make(at: &Path) {
     };
     let (owner, key) = Repository::init(storage.clone(), World::seeded(1), &first, Local::default()).unwrap();
     let second = owner.add_member(Role::Owner, "second", None).unwrap();
-    let reopen = |secret| Repository::open(storage.clone(), World::seeded(2), &secret, Local::default()).unwrap();
     let key = key.unwrap();
-    let owner = reopen(Secret::KeyFile(key.clone()));
+    // Each with a seed of its own: two of one seed would draw the same key.
+    let reopen = |seed| {
+        let secret = Secret::KeyFile(key.clone());
+        Repository::open(storage.clone(), World::seeded(seed), &secret, Local::default()).unwrap()
+    };
+    let owner = reopen(2);
     owner.add_member(Role::Owner, "by password", Some((PASSWORD, KdfCost::FLOOR))).unwrap();
-    let owner = reopen(Secret::KeyFile(key.clone()));
+    let owner = reopen(3);
     let writer_key = owner.add_member(Role::Writer, "writer", None).unwrap();
     fs::write(at.join("owner.key"), key.to_text().as_bytes()).unwrap();
     fs::write(at.join("second-owner.key"), second.to_text().as_bytes()).unwrap();
@@ -61,17 +65,15 @@ pub(crate) fn make(at: &Path) {
     };
     // With checkpoints on the way.
     let checkpoints = Options { checkpoint_bytes: 24 << 10, ..options(&source, "first") };
-    run(3, Secret::KeyFile(key), &checkpoints);
+    run(11, Secret::KeyFile(key.clone()), &checkpoints);
     // Each chunk in a frame of its own: a session whose index is too long for its commit.
     write_many(&source, 0);
-    let small = Options {
-        packs: PackSettings { frame_bytes: 1, data_pack_bytes: 1 << 20, ..options(&source, "").packs },
-        ..options(&source, "second")
-    };
-    run(4, Secret::password(PASSWORD), &small);
+    let usual = options(&source, "second");
+    let small = Options { packs: PackSettings { frame_bytes: 1, ..usual.packs }, ..usual };
+    run(12, Secret::password(PASSWORD), &small);
     fs::write(source.join("changed"), "by a writer\n").unwrap();
     settle(&source);
-    run(5, Secret::KeyFile(writer_key), &options(&source, "third"));
+    run(13, Secret::KeyFile(writer_key), &options(&source, "third"));
     fs::remove_dir_all(&source).unwrap();
     remove_empty_directories(&repository);
 

@@ -205,7 +205,7 @@ impl Museum {
     }
 }
 
-/// A backup of `source` into small packs.
+/// A backup of `source` whose packs are only as long as they must be: full ones are padded to 64 KiB.
 pub(crate) fn options(source: &Path, hostname: &str) -> backup::Options {
     backup::Options {
         roots: vec![TreePath::from_os(source).unwrap()],
@@ -214,8 +214,8 @@ pub(crate) fn options(source: &Path, hostname: &str) -> backup::Options {
         username: "esker".into(),
         tags: vec!["museum".into()],
         packs: PackSettings {
-            data_pack_bytes: 16 << 10,
-            tree_pack_bytes: 16 << 10,
+            data_pack_bytes: 1 << 20,
+            tree_pack_bytes: 1 << 20,
             frame_bytes: 8 << 10,
             mixed_pack_bytes: 12 << 10,
             ..PackSettings::default()
@@ -223,7 +223,7 @@ pub(crate) fn options(source: &Path, hostname: &str) -> backup::Options {
         threads: 1,
         keep_record: backup::KeepRecord::Locally,
         checkpoint_bytes: backup::CHECKPOINT_BYTES,
-        checkpoint_secs: backup::CHECKPOINT_SECS,
+        checkpoint_secs: i64::MAX,
         force: false,
         ignore_ctime: false,
         program: "esker museum".into(),
@@ -232,7 +232,7 @@ pub(crate) fn options(source: &Path, hostname: &str) -> backup::Options {
 }
 
 /// Entries of one directory beyond which they are summed up.
-const LINES_MAX: usize = 100;
+const LINES_MAX: usize = 40;
 
 /// What is in a directory, without the owners, who may be others where this runs. Of a directory with
 /// very many entries, the hash of their lines.

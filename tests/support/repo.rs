@@ -74,15 +74,15 @@ impl Scene {
         Self::with(storage, World::seeded(seed), dir, source)
     }
 
-    /// A scene whose files are cut into small chunks, in memory where there is room: a test makes and
-    /// restores it over and over.
-    pub(crate) fn finely_cut(storage: Arc<dyn Storage>, average_bytes: u32) -> Self {
+    /// A scene whose files are cut into small chunks, in memory where there is room, with
+    /// randomness that repeats: a test makes and restores it over and over.
+    pub(crate) fn finely_cut(storage: Arc<dyn Storage>, average_bytes: u32, seed: u64) -> Self {
         let memory = Path::new("/dev/shm");
         let dir = if memory.is_dir() { tempfile::tempdir_in(memory) } else { tempfile::tempdir() }.unwrap();
         let source = dir.path().join("source");
         fs::create_dir(&source).unwrap();
         let options = InitOptions { chunker: Parameters::with_average(average_bytes), ..init_options() };
-        Self::made_with(&options, storage, later(), dir, source)
+        Self::made_with(&options, storage, later_with(World::seeded(seed)), dir, source)
     }
 
     /// A scene whose randomness repeats, over a given source.
@@ -247,6 +247,11 @@ impl Scene {
 
 /// A world an hour ahead of the files, so that a run trusts the times of those just made.
 pub(crate) fn later() -> World {
+    later_with(World::system())
+}
+
+/// The same with the randomness of another.
+fn later_with(random: World) -> World {
     struct Later(World);
     impl Clock for Later {
         fn now(&self) -> Time {
@@ -259,5 +264,5 @@ pub(crate) fn later() -> World {
             buf.chunks_mut(32).for_each(|part| part.copy_from_slice(&self.0.random::<32>()[..part.len()]));
         }
     }
-    World::new(Arc::new(Later(World::system())), Arc::new(Random(World::system())))
+    World::new(Arc::new(Later(World::system())), Arc::new(Random(random)))
 }

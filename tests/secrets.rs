@@ -481,6 +481,7 @@ fn a_configuration_with_a_fault_on_the_line_of_a_secret_does_not_tell_it() {
     let mut texts: Vec<String> = [
         format!("secret-access-key = '{S3_KEY}'"),
         format!("secret-access-key = '{S3_KEY}"),
+        format!("endpoint = 'http://me:{S3_KEY}@127.0.0.1:9'"),
         format!("secret-access-key = {S3_KEY}"),
         format!("secret-access-key = '{S3_KEY}' '{S3_KEY}'"),
         format!("secret-access-key = ['{S3_KEY}']"),

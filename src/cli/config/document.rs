@@ -166,6 +166,11 @@ pub(super) fn is_secret(key: &str) -> bool {
     secret.iter().any(|word| key.contains(word))
 }
 
+/// Whether the value of an option may be a URL, such as an endpoint's, with a password in it.
+pub(super) fn may_hold_password(value: &str) -> bool {
+    value.contains('@') || value.contains("%40")
+}
+
 /// A URL without what only its owner should know.
 pub(super) fn masked_url(url: &OsStr) -> String {
     let url = url.to_string_lossy();
@@ -192,7 +197,7 @@ fn masked_parts(url: &str) -> String {
     };
     let (path, query) = path.split_once('?').map_or((path, None), |(path, query)| (path, Some(query)));
     let mask = |pair: &str| match pair.split_once('=') {
-        Some((key, _)) if is_secret(key) => format!("{key}=…"),
+        Some((key, value)) if is_secret(key) || may_hold_password(value) => format!("{key}=…"),
         _ => pair.to_owned(),
     };
     let query = query.map(|query| format!("?{}", query.split('&').map(mask).collect::<Vec<_>>().join("&")));

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use serde_json::{Map, Value as Json, json};
 
-use super::document::{Fault, OptionValue, Value, is_secret, line_and_column, masked_url};
+use super::document::{Fault, OptionValue, Value, is_secret, line_and_column, masked_url, may_hold_password};
 use super::resolve::{Chosen, Named, Placed};
 use super::schema::Schema;
 use super::{DEFAULT_PROFILE, File};
@@ -220,7 +220,7 @@ fn plain_value(key: &str, value: &Value) -> Json {
 
 fn masked(key: &str, value: &OptionValue) -> Json {
     match value {
-        OptionValue::Text(_) if is_secret(key) => json!("…"),
+        OptionValue::Text(text) if is_secret(key) || may_hold_password(text) => json!("…"),
         OptionValue::Text(text) => json!(text),
         OptionValue::File(path) => json!({ "file": path.to_string_lossy() }),
         OptionValue::Command(command) => json!({ "command": command.split(' ').next() }),

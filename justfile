@@ -73,3 +73,15 @@ demo *ARGS:
 # Every decoder against hostile bytes, for that many seconds in all.
 fuzz SECONDS="240":
     fuzz/run {{SECONDS}}
+
+# The collection protocol as a model: every order of steps in small scenes, and each rule broken. Half a minute.
+model *ARGS:
+    cd model && cargo test --locked --release {{ARGS}}
+
+# The larger scenes, each within five minutes on one core; 6 GB of memory.
+model-full:
+    cd model && cargo run --locked --release -- full
+
+# Two backups beside two collectors of two rounds and three chunks, to as many states as memory has room for.
+soak-model STATES="100000000":
+    cd model && cargo run --locked --release -- {{STATES}} soak

@@ -11,7 +11,7 @@ use crate::index::{Found, Marks};
 use crate::monitor::Monitor;
 use crate::path::TreePath;
 use crate::repo::Repository;
-use crate::repo::collections::FLAGS;
+use crate::repo::collections::{Collections, FLAGS};
 use crate::repo::content::Reader;
 use crate::repo::reach::{Reach, is_marked};
 use crate::repo::session::{PACKS, SESSIONS, pack_name};
@@ -35,7 +35,7 @@ pub(super) struct Survey<'r> {
     strays: BTreeMap<PackId, SessionId>,
     /// Sessions that are announced and neither committed nor void.
     open: BTreeSet<SessionId>,
-    /// Sessions flagged by a collection that has not published its sweep.
+    /// Sessions flagged by a collection that has not published its sweep, or void by one that has just done so.
     uncertain: BTreeSet<SessionId>,
     /// Sessions that are known from their packs alone.
     lost: BTreeSet<SessionId>,
@@ -67,13 +67,12 @@ impl<'r> Survey<'r> {
             return Err(Error::new(Kind::Refused, what).because(error.with_causes()).hint("run `esker check`"));
         }
         let flags = repo.load_flags(FLAGS)?;
+        // … and then the sweeps once more, as a writer does (W3): a flag is deleted only after its collection's
+        // sweep is there, so whoever missed the flag sees the sweep.
+        let later = repo.load_collections()?;
         let collections = reader.collections();
         let committed = |session: &SessionId| reader.commits().headers.contains_key(session);
-        let uncertain = flags
-            .into_iter()
-            .filter(|(_, by)| by.iter().any(|collection| !collections.sweeps.contains_key(collection)))
-            .map(|(session, _)| session)
-            .collect();
+        let uncertain = uncertain(flags, collections, &later);
         let open: BTreeSet<_> = announced
             .into_iter()
             .filter(|session| !committed(session) && !collections.void.contains(session))
@@ -424,6 +423,9 @@ impl<'r> Survey<'r> {
     }
 
     /// The packs of `own` that hold a live chunk which is not safe elsewhere, by what `now` has seen.
+    ///
+    /// What a session has stored is not safe while that session is asked and not answered for, by this collection
+    /// or another: it may have committed after it was found not to have, and a sweep is about to call it void.
     fn needed(
         &self,
         live: &Marks,
@@ -445,7 +447,9 @@ impl<'r> Survey<'r> {
             .map(|((number, pack), trusted)| {
                 trusted
                     && self.reader.is_alive(number)
-                    && self.session_of(number).is_some_and(|session| !collections.void.contains(&session))
+                    && self.session_of(number).is_some_and(|session| {
+                        !collections.void.contains(&session) && !now.uncertain.contains(&session)
+                    })
                     && !taken(&pack.id)
                     && now.stored.get(&pack.id) == Some(&u64::from(pack.stored_bytes))
             })
@@ -473,6 +477,20 @@ struct Uses {
     rescue: BTreeSet<PackId>,
 }
 
+/// Sessions flagged by a collection that has not swept by the later look, and those that have become void
+/// since the earlier.
+fn uncertain(
+    flags: BTreeMap<SessionId, Vec<CollectionId>>,
+    earlier: &Collections,
+    later: &Collections,
+) -> BTreeSet<SessionId> {
+    let asked = flags
+        .into_iter()
+        .filter(|(_, by)| by.iter().any(|collection| !later.sweeps.contains_key(collection)))
+        .map(|(session, _)| session);
+    asked.chain(later.void.difference(&earlier.void).copied()).collect()
+}
+
 fn list_packs(repo: &Repository) -> Result<HashMap<PackId, u64>> {
     let listed = repo.list_settled(PACKS)?;
     Ok(listed.iter().filter_map(|object| Some((object.name.rsplit('/').next()?.parse().ok()?, object.bytes))).collect())
@@ -487,5 +505,48 @@ fn session_of(repo: &Repository, id: &PackId, bytes: u64) -> Result<Option<Sessi
         Ok(tail) => Ok(Trailer::decode(&tail).ok().map(|trailer| trailer.session)),
         Err(error) if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::Corrupt) => Ok(None),
         Err(error) => Err(error).context(|| format!("cannot read pack `{name}`")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::repo::tests::{COLLECTION, flag, repository, store_as, sweep};
+
+    /// Found by `model/`: what this collection, or another, has asked without finding a commit may have committed
+    /// since, and a sweep that is about to be published calls it void.
+    #[test]
+    fn what_a_session_that_was_asked_has_stored_is_not_safe_elsewhere() {
+        let (_, repo) = repository();
+        let (asked, ..) = store_as(&repo, CommitKind::Maintenance, b"some content");
+        // All a checkpoint has stored is live.
+        let (_, _, pack) = store_as(&repo, CommitKind::Checkpoint, b"some content");
+        let monitor = Monitor::silent();
+        let survey = Survey::look(&repo, false, &monitor).unwrap();
+        let live = survey.mark(&monitor).unwrap();
+        let condemned = BTreeSet::from([pack]);
+        let own = CollectionId::from_bytes([8; 16]);
+        let spared = || survey.look_again(&live, &own, &condemned, &monitor).unwrap();
+        assert!(spared().is_empty(), "the other session has a copy");
+        flag(&repo, asked);
+        assert_eq!(spared(), condemned, "which a sweep may be about to call void");
+        sweep(&repo, vec![], vec![]);
+        assert!(spared().is_empty(), "it does not");
+    }
+
+    /// Found by `model/`: a flag is gone once its sweep is there, so a list of flags that does not show it is
+    /// answered by the sweeps after it, not by those before.
+    #[test]
+    fn a_session_that_has_become_void_while_flags_were_listed_is_uncertain() {
+        let (session, other) = (SessionId::from_bytes([1; 16]), SessionId::from_bytes([2; 16]));
+        let earlier = Collections::default();
+        let void = Collections { void: [session].into(), ..Collections::default() };
+        assert_eq!(uncertain(BTreeMap::new(), &earlier, &void), [session].into());
+        // Known before: its packs are garbage like any other's.
+        assert!(uncertain(BTreeMap::new(), &void, &void).is_empty());
+        let flags = BTreeMap::from([(other, vec![COLLECTION])]);
+        assert_eq!(uncertain(flags.clone(), &earlier, &earlier), [other].into());
+        let swept = Collections { sweeps: [(COLLECTION, ObjectId::of(b""))].into(), ..Collections::default() };
+        assert!(uncertain(flags, &earlier, &swept).is_empty(), "answered: it counts");
     }
 }

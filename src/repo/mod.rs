@@ -49,7 +49,7 @@ pub mod standing;
 #[cfg(test)]
 pub(crate) mod testing;
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 pub mod tree;
 mod uploads;
 pub mod walk;

@@ -24,7 +24,7 @@ use crate::repo::reader::ReadRepo;
 use crate::storage::memory::Memory;
 use crate::world::World;
 
-fn repository() -> (Memory, Repository) {
+pub(crate) fn repository() -> (Memory, Repository) {
     let memory = Memory::new();
     let options = InitOptions {
         key: FirstKey::KeyFile,
@@ -39,6 +39,11 @@ fn repository() -> (Memory, Repository) {
 
 /// A committed session that stores one chunk.
 fn store(repo: &Repository, bytes: &[u8]) -> (SessionId, ChunkId, PackId) {
+    store_as(repo, CommitKind::Maintenance, bytes)
+}
+
+/// The same, for a reason.
+pub(crate) fn store_as(repo: &Repository, kind: CommitKind, bytes: &[u8]) -> (SessionId, ChunkId, PackId) {
     let session = Arc::new(Session::begin(repo).unwrap());
     let id = repo.keys.ids.chunk(ChunkKind::Data, bytes);
     let mut writer = PackWriter::new(session.clone(), PackSettings::default(), Arc::new(|_| {}));
@@ -46,7 +51,7 @@ fn store(repo: &Repository, bytes: &[u8]) -> (SessionId, ChunkId, PackId) {
     writer.add(FrameKind::Data, frame).unwrap();
     let packs = writer.finish().unwrap();
     let pack = packs[0].id;
-    assert_eq!(session.commit(CommitKind::Maintenance, packs, None, vec![]).unwrap(), Outcome::Made);
+    assert_eq!(session.commit(kind, packs, None, vec![]).unwrap(), Outcome::Made);
     (session.id(), id, pack)
 }
 
@@ -54,7 +59,7 @@ fn reuses(repo: &Repository, id: &ChunkId) -> bool {
     Session::begin(repo).unwrap().may_reuse(id)
 }
 
-const COLLECTION: CollectionId = CollectionId::from_bytes([7; 16]);
+pub(crate) const COLLECTION: CollectionId = CollectionId::from_bytes([7; 16]);
 
 fn put(repo: &Repository, kind: RecordKind, name: &str, body: &[u8]) -> ObjectId {
     repo.put_named_record(kind, name, body).unwrap()
@@ -65,7 +70,7 @@ fn condemn(repo: &Repository, pack: PackId) {
     put(repo, RecordKind::Condemned, &format!("gc/{COLLECTION}/condemned"), &cbor::encode(&record));
 }
 
-fn sweep(repo: &Repository, dead: Vec<PackId>, void: Vec<SessionId>) -> ObjectId {
+pub(crate) fn sweep(repo: &Repository, dead: Vec<PackId>, void: Vec<SessionId>) -> ObjectId {
     let record = Swept { collection: COLLECTION, time_secs: 1, dead, void, extra: Extra::default() };
     put(repo, RecordKind::Swept, &format!("gc/{COLLECTION}/swept"), &cbor::encode(&record))
 }
@@ -75,7 +80,7 @@ fn finish(repo: &Repository, sweeps: Vec<ObjectId>) {
     put(repo, RecordKind::Done, &format!("gc/{COLLECTION}/done"), &cbor::encode(&record));
 }
 
-fn flag(repo: &Repository, session: SessionId) {
+pub(crate) fn flag(repo: &Repository, session: SessionId) {
     let record = Flag { session, collection: COLLECTION, time_secs: 1, extra: Extra::default() };
     put(repo, RecordKind::Flag, &format!("flags/{session}/{COLLECTION}"), &cbor::encode(&record));
 }

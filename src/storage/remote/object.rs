@@ -377,6 +377,8 @@ impl Storage for Remote {
             }
         }
         listed.sort();
+        // A server may say a name twice.
+        listed.dedup_by(|a, b| a.name == b.name);
         Ok(listed)
     }
 

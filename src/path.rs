@@ -151,13 +151,19 @@ impl fmt::Debug for TreePath {
     }
 }
 
-/// Bytes as text for people: valid UTF-8 as it is, control characters and other bytes as `\xNN`,
-/// so that a hostile name cannot steer a terminal.
+/// Whether a character changes the direction of those around it, or ends a line: what is shown would
+/// not be what is there.
+pub fn turns_text_around(c: char) -> bool {
+    matches!(c, '\u{61c}' | '\u{200e}' | '\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
+}
+
+/// Bytes as text for people: valid UTF-8 as it is; control characters, those that turn text around and
+/// other bytes as `\xNN`, so that a hostile name cannot steer a terminal nor pass for another.
 pub fn display_bytes(bytes: &[u8]) -> String {
     let mut text = String::with_capacity(bytes.len());
     for part in bytes.utf8_chunks() {
         for c in part.valid().chars() {
-            if c.is_control() {
+            if c.is_control() || turns_text_around(c) {
                 let mut buffer = [0; 4];
                 c.encode_utf8(&mut buffer).bytes().for_each(|b| text.push_str(&format!("\\x{b:02x}")));
             } else {
@@ -207,5 +213,7 @@ mod tests {
     #[test]
     fn hostile_bytes_are_shown_escaped() {
         assert_eq!(display_bytes(b"caf\xc3\xa9 \x1b[31m \xff"), "café \\x1b[31m \\xff");
+        // CSI in eight bits; what makes `fdp.exe` of `exe.pdf`.
+        assert_eq!(display_bytes("\u{9b}2J \u{202e}fdp.exe".as_bytes()), "\\xc2\\x9b2J \\xe2\\x80\\xaefdp.exe");
     }
 }

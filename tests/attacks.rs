@@ -9,6 +9,8 @@
 mod bombs;
 #[path = "attacks/escape.rs"]
 mod escape;
+#[path = "attacks/forgery.rs"]
+mod forgery;
 #[path = "attacks/hook.rs"]
 mod hook;
 #[path = "../fuzz/src/memory.rs"]
@@ -17,7 +19,16 @@ mod memory;
 mod poison;
 #[path = "attacks/scene.rs"]
 mod scene;
+#[path = "attacks/screen.rs"]
+mod screen;
+#[path = "attacks/storage.rs"]
+mod storage;
+#[path = "attacks/table.rs"]
+mod table;
 
+#[allow(dead_code)]
+#[path = "support/cli.rs"]
+mod cli;
 #[allow(dead_code)]
 #[path = "support/forge.rs"]
 mod forge;

@@ -195,9 +195,8 @@ pub(super) fn take_up(repo: &Repository, place: &Place) -> Result<Vec<SessionId>
                 if !packs.is_empty() {
                     match session.commit(CommitKind::Checkpoint, packs, None, Vec::new()) {
                         Ok(Outcome::Made) => checkpoints.push(stopped.session),
+                        // A collector has asked, or a clone of this machine was faster.
                         Ok(Outcome::Flagged) => {}
-                        // A clone of this machine was faster.
-                        Err(error) if error.storage_kind() == Some(ErrorKind::Exists) => {}
                         Err(error) => return Err(error),
                     }
                 }

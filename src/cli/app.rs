@@ -335,7 +335,7 @@ fn report(console: &Console, json: bool, fail: Fail) -> u8 {
         if let Some(hint) = error.hint_text() {
             line["hint"] = json!(hint);
         }
-        console.print(&line.to_string());
+        console.print_json(&line);
     } else {
         console.print(&shape(&error));
     }

@@ -14,7 +14,7 @@ use crossbeam_channel::{RecvTimeoutError, Sender, bounded};
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use serde_json::{Value, json};
 
-use super::out::Out;
+use super::out::{Out, escaped};
 use super::text;
 use crate::monitor::{Monitor, Problem, Severity, Sink};
 
@@ -81,10 +81,15 @@ impl Console {
         }
     }
 
+    /// Prints an object as a line of JSON.
+    pub(super) fn print_json(&self, line: &Value) {
+        self.print(&escaped(line.to_string()));
+    }
+
     /// Something to know or to heed, unless `-q` was given.
     pub(super) fn remark(&self, severity: Severity, message: &str) {
         if self.style.json {
-            self.print(&json!({ "message_type": word(severity), "message": message }).to_string());
+            self.print_json(&json!({ "message_type": word(severity), "message": message }));
         } else if !self.style.quiet || severity == Severity::Error {
             self.print(&format!("{}: {}", word(severity), text::plain(message)));
         }
@@ -126,7 +131,7 @@ impl Sink for Console {
         if self.style.json {
             let line: Value =
                 json!({ "message_type": severity, "item": problem.item, "error": { "message": problem.message } });
-            self.print(&line.to_string());
+            self.print_json(&line);
         } else if problem.severity == Severity::Error || !self.style.quiet {
             self.print(&format!("{severity}: {}: {}", text::plain(&problem.item), text::plain(&problem.message)));
         }

@@ -9,6 +9,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use serde::Serialize;
 
 use super::fail::{Fail, Result};
+use crate::path::turns_text_around;
 
 /// Stdout. Cheap to clone.
 #[derive(Clone)]
@@ -42,7 +43,7 @@ impl Out {
     /// An object or array as a line of JSON.
     pub(super) fn json(&self, value: &impl Serialize) -> Result<()> {
         let text = serde_json::to_string(value).map_err(|error| Fail::Output(error.into()))?;
-        self.line(&text)
+        self.line(&escaped(text))
     }
 
     /// The stream itself, for bytes.
@@ -53,4 +54,19 @@ impl Out {
     pub(super) fn flush(&self) -> Result<()> {
         self.lock().flush().map_err(Fail::Output)
     }
+}
+
+/// JSON that says the same and steers no terminal. Only strings have such characters, and JSON has a
+/// way to write them.
+pub(super) fn escaped(json: String) -> String {
+    let steers = |c: char| c.is_control() || turns_text_around(c);
+    if !json.contains(steers) {
+        return json;
+    }
+    let mut text = String::with_capacity(json.len() + 64);
+    for c in json.chars() {
+        // All of them are one unit of UTF-16.
+        if steers(c) { text.push_str(&format!("\\u{:04x}", u32::from(c))) } else { text.push(c) }
+    }
+    text
 }

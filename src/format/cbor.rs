@@ -315,6 +315,23 @@ impl<'d, 'b> MapReader<'d, 'b> {
         }
     }
 
+    /// The same of no more than `most` items.
+    pub fn list_of_at_most<T>(
+        &mut self,
+        key: u64,
+        most: usize,
+        mut each: impl FnMut(&mut Decoder<'b>) -> Result<T>,
+    ) -> Result<Vec<T>> {
+        let what = self.what;
+        let mut left = most;
+        self.list(key, |decoder| {
+            left = left
+                .checked_sub(1)
+                .ok_or_else(|| DecodeError::malformed(what, format!("field {key} has more than {most} items")))?;
+            each(decoder)
+        })
+    }
+
     /// An array in ascending order with nothing twice; empty when left out, and never empty when there.
     pub fn ascending<T: Ord>(&mut self, key: u64, each: impl FnMut(&mut Decoder<'b>) -> Result<T>) -> Result<Vec<T>> {
         let what = self.what;

@@ -23,6 +23,10 @@ pub const PACK_BYTES_MAX: u64 = 1 << 30;
 pub const CHUNK_BYTES_MAX: u32 = 16 << 20;
 /// Longest plain text a frame may have: bounds what a reader allocates.
 pub const FRAME_PLAIN_BYTES_MAX: u32 = 32 << 20;
+/// What sealing adds to a text (SPEC §5.2).
+pub const SEALING_ADDS_BYTES: u32 = 40;
+/// Longest a sealed directory may be.
+pub const DIRECTORY_BYTES_MAX: u32 = 128 << 20;
 
 /// What a frame holds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -118,6 +122,10 @@ pub fn decode_frames(fields: &mut Fields<'_>) -> Result<Vec<Frame>> {
         }
         if (chunk_count == 0) != (kind == FrameKind::Snapshot) {
             return Err(malformed(format!("a {kind:?} frame with {chunk_count} chunks")));
+        }
+        // Compressed, a text is shorter than what it stands for; raw, as long.
+        if sealed_bytes <= SEALING_ADDS_BYTES || sealed_bytes - SEALING_ADDS_BYTES > plain_bytes {
+            return Err(malformed(format!("a frame of {plain_bytes} plain bytes in {sealed_bytes} sealed ones")));
         }
         body += u64::from(sealed_bytes);
         frames.push(Frame { kind, compression, sealed_bytes, plain_bytes, chunks: Vec::new() });
@@ -251,6 +259,9 @@ impl Trailer {
         fields.expect(&TRAILER_MAGIC, "it does not end with the magic of a pack")?;
         if suite != SUITE {
             return Err(DecodeError::unsupported(WHAT, format!("suite {suite}")));
+        }
+        if directory_bytes > DIRECTORY_BYTES_MAX {
+            return Err(DecodeError::malformed(WHAT, format!("a directory of {directory_bytes} bytes")));
         }
         Ok(Self { suite, directory_bytes, epoch, session, salt, frame_commitment, directory_commitment })
     }

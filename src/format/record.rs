@@ -14,6 +14,8 @@ pub const SEALED_MAGIC: [u8; 8] = *b"ESKREC\x00\x01";
 pub const SIGNED_MAGIC: [u8; 8] = *b"ESKSIG\x00\x01";
 /// Bytes before the sealed text.
 pub const SEALED_HEADER_BYTES: usize = 96;
+/// Longest a record may be, sealed or signed.
+pub const RECORD_BYTES_MAX: usize = 64 << 20;
 /// Bytes of the digest at the end of objects that are not named by their hash.
 pub const DIGEST_BYTES: usize = 32;
 
@@ -94,8 +96,12 @@ impl RecordKind {
     }
 }
 
-/// Takes the digest off the end of an object that is not named by its hash, or refuses it.
+/// Takes the digest off the end of an object that is not named by its hash, or refuses it. Refuses any
+/// that is too long.
 pub fn check_digest(kind: RecordKind, stored: &[u8]) -> Result<&[u8]> {
+    if stored.len() > RECORD_BYTES_MAX {
+        return Err(DecodeError::malformed(kind.what(), format!("it has {} bytes", stored.len())));
+    }
     if kind.is_named_by_hash() {
         return Ok(stored);
     }
@@ -275,6 +281,14 @@ pub fn sealed_aad(repo: &RepoId, kind: RecordKind, name: &str, epoch: &EpochId) 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_record_beyond_the_limit_is_refused_whatever_it_is() {
+        for kind in RecordKind::ALL {
+            let stored = vec![0; RECORD_BYTES_MAX + 1];
+            assert!(check_digest(kind, &stored).unwrap_err().to_string().contains("67108865 bytes"), "{kind:?}");
+        }
+    }
 
     #[test]
     fn containers_decode_to_what_was_encoded_and_find_every_flipped_bit_of_the_header() {

@@ -17,6 +17,15 @@ use crate::world::Time;
 /// Deepest a sequence of nodes may be stacked; 64-way nodes reach 2^64 items long before.
 pub const LEVEL_MAX: u64 = 16;
 
+/// Most items of a node: entries, pieces or links.
+pub const NODE_ITEMS_MAX: usize = 4096;
+/// Most pieces of a file that stand in its entry.
+pub const INLINE_PIECES_MAX: usize = 32;
+/// Most holes of a file.
+pub const HOLES_MAX: usize = 65_536;
+/// Most bytes of an entry's extended attributes, names and values.
+pub const XATTR_BYTES_MAX: usize = 4 << 20;
+
 /// What an entry is. Sockets are never stored.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum EntryKind {
@@ -360,11 +369,15 @@ impl Record for Entry {
         if !xattrs.is_sorted_by(|a, b| a.name < b.name) {
             return Err(malformed("extended attributes out of order or repeated".into()));
         }
+        let xattr_bytes: usize = xattrs.iter().map(|xattr| xattr.name.len() + xattr.value.len()).sum();
+        if xattr_bytes > XATTR_BYTES_MAX {
+            return Err(malformed(format!("extended attributes of {xattr_bytes} bytes")));
+        }
         let link_group = map.optional(11, |decoder| cbor::read_array(WHAT, decoder))?.map(LinkGroup::from_bytes);
         let detail = match kind {
             EntryKind::File => {
                 let size = map.u64_or_zero(12)?;
-                let pieces = map.list(13, read_piece)?;
+                let pieces = map.list_of_at_most(13, INLINE_PIECES_MAX, read_piece)?;
                 let id = map.optional(14, |decoder| cbor::read_array(WHAT, decoder))?.map(ChunkId::from_bytes);
                 let level = map.u64_or_zero(15)?;
                 let content = match id {
@@ -378,11 +391,12 @@ impl Record for Entry {
                         return Err(malformed(format!("pieces do not add up to the size {size}")));
                     }
                 }
-                let holes =
-                    map.list(16, |decoder| match *cbor::read_list(WHAT, decoder, |d| cbor::read_u64(WHAT, d))? {
+                let holes = map.list_of_at_most(16, HOLES_MAX, |decoder| {
+                    match *cbor::read_list(WHAT, decoder, |d| cbor::read_u64(WHAT, d))? {
                         [offset, bytes] if bytes > 0 => Ok(Hole { offset, bytes }),
                         _ => Err(malformed("a hole is not an offset and a length".into())),
-                    })?;
+                    }
+                })?;
                 check_holes(&holes, size)?;
                 Detail::File { size, content, holes }
             }
@@ -518,7 +532,7 @@ impl Record for DirectoryNode {
         let malformed = |detail: &str| DecodeError::malformed(WHAT, detail);
         let level = map.u64_or_zero(1)?;
         if level == 0 {
-            let entries = map.list(2, Entry::decode_from)?;
+            let entries = map.list_of_at_most(2, NODE_ITEMS_MAX, Entry::decode_from)?;
             if entries.iter().any(|entry| entry.name.is_none()) || !entries.is_sorted_by(|a, b| a.name < b.name) {
                 return Err(malformed("entries without name, out of order or repeated"));
             }
@@ -527,14 +541,15 @@ impl Record for DirectoryNode {
         if level > LEVEL_MAX {
             return Err(malformed("too deep"));
         }
-        let links =
-            map.list(3, |decoder| match *cbor::read_list(WHAT, decoder, |decoder| cbor::read_bytes(WHAT, decoder))? {
+        let links = map.list_of_at_most(3, NODE_ITEMS_MAX, |decoder| {
+            match *cbor::read_list(WHAT, decoder, |decoder| cbor::read_bytes(WHAT, decoder))? {
                 [first, id] => Ok(DirectoryLink {
                     first: Name::new(first).map_err(|error| DecodeError::malformed(WHAT, error.to_string()))?,
                     id: ChunkId::from_slice(id).ok_or_else(|| malformed("a node id is not 32 bytes"))?,
                 }),
                 _ => Err(malformed("a link is not a name and an id")),
-            })?;
+            }
+        })?;
         if links.is_empty() || !links.is_sorted_by(|a, b| a.first < b.first) {
             return Err(malformed("links missing, out of order or repeated"));
         }
@@ -587,13 +602,13 @@ impl Record for ListNode {
         let malformed = |detail: &str| DecodeError::malformed(WHAT, detail);
         let level = map.u64_or_zero(1)?;
         if level == 0 {
-            let pieces = map.list(2, read_piece)?;
+            let pieces = map.list_of_at_most(2, NODE_ITEMS_MAX, read_piece)?;
             return if pieces.is_empty() { Err(malformed("no pieces")) } else { Ok(Self::Pieces(pieces)) };
         }
         if level > LEVEL_MAX {
             return Err(malformed("too deep"));
         }
-        let links = map.list(3, |decoder| {
+        let links = map.list_of_at_most(3, NODE_ITEMS_MAX, |decoder| {
             if decoder.array().map_err(|error| cbor::fault(WHAT, &error))? != Some(2) {
                 return Err(malformed("a link is not an id and a length"));
             }
@@ -601,5 +616,55 @@ impl Record for ListNode {
             Ok(ListLink { id, bytes: cbor::read_u64(WHAT, decoder)? })
         })?;
         if links.is_empty() { Err(malformed("no links")) } else { Ok(Self::Links { level, links }) }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn entry(name: Vec<u8>, detail: Detail, xattrs: Vec<Xattr>) -> Entry {
+        let attributes = Attributes { xattrs, ..Attributes::default() };
+        Entry { name: Some(Name::new(name).unwrap()), attributes, detail, extra: Extra::default() }
+    }
+
+    /// What is a byte in a node, or a few, is many in memory.
+    #[test]
+    fn a_node_or_an_entry_has_as_many_parts_as_the_specification_allows_and_no_more() {
+        let takes = |most: usize, decodes: &dyn Fn(usize) -> bool| {
+            assert!(decodes(most) && !decodes(most + 1), "not {most}");
+        };
+        let name = |n: usize| format!("{n:05}").into_bytes();
+        let id = ChunkId::from_bytes([1; 32]);
+        takes(NODE_ITEMS_MAX, &|items| {
+            let entries = (0..items).map(|n| entry(name(n), Detail::Fifo, vec![])).collect();
+            cbor::decode::<DirectoryNode>(&cbor::encode(&DirectoryNode::Entries(entries))).is_ok()
+        });
+        takes(NODE_ITEMS_MAX, &|items| {
+            let links = (0..items).map(|n| DirectoryLink { first: Name::new(name(n)).unwrap(), id }).collect();
+            cbor::decode::<DirectoryNode>(&cbor::encode(&DirectoryNode::Links { level: 1, links })).is_ok()
+        });
+        takes(NODE_ITEMS_MAX, &|items| {
+            let pieces = vec![Piece::Zeros { bytes: 1 }; items];
+            cbor::decode::<ListNode>(&cbor::encode(&ListNode::Pieces(pieces))).is_ok()
+        });
+        takes(NODE_ITEMS_MAX, &|items| {
+            let links = vec![ListLink { id, bytes: 1 }; items];
+            cbor::decode::<ListNode>(&cbor::encode(&ListNode::Links { level: 1, links })).is_ok()
+        });
+        let file = |pieces: usize, holes: usize| {
+            let size = (pieces as u64).max(2 * holes as u64);
+            let mut all = vec![Piece::Zeros { bytes: 1 }; pieces];
+            all[0] = Piece::Zeros { bytes: size - pieces as u64 + 1 };
+            let holes = (0..holes as u64).map(|n| Hole { offset: 2 * n, bytes: 1 }).collect();
+            let detail = Detail::File { size, content: Content::Inline(all), holes };
+            cbor::decode::<Entry>(&cbor::encode(&entry(name(0), detail, vec![]))).is_ok()
+        };
+        takes(INLINE_PIECES_MAX, &|pieces| file(pieces, 0));
+        takes(HOLES_MAX, &|holes| file(1, holes));
+        takes(XATTR_BYTES_MAX, &|bytes| {
+            let xattr = Xattr { name: b"user.a".to_vec(), value: vec![0; bytes - 6] };
+            cbor::decode::<Entry>(&cbor::encode(&entry(name(0), Detail::Fifo, vec![xattr]))).is_ok()
+        });
     }
 }

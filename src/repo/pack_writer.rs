@@ -26,8 +26,8 @@ use crate::crypto::key::SecretKey;
 use crate::crypto::seal;
 use crate::error::{Context, Error, Kind, Result};
 use crate::format::pack::{
-    ChunkEntry, Directory, FRAME_PLAIN_BYTES_MAX, Frame, FrameKind, TRAILER_BYTES, Trailer, directory_aad, frame_aad,
-    padme,
+    ChunkEntry, Directory, FRAME_PLAIN_BYTES_MAX, Frame, FrameKind, SEALING_ADDS_BYTES, TRAILER_BYTES, Trailer,
+    directory_aad, frame_aad, padme,
 };
 use crate::format::segment::PackEntry;
 use crate::id::{CredentialId, EpochId, PackId, RepoId, SessionId};
@@ -70,6 +70,9 @@ impl PackSettings {
         Arc::new(Pool::new(self.frame_bytes + seal::OVERHEAD_BYTES, kept_max))
     }
 }
+
+// What a frame table says of sealed lengths rests on it.
+const _: () = assert!(SEALING_ADDS_BYTES as usize == seal::OVERHEAD_BYTES);
 
 /// Sealed frames the storage may be behind.
 const STORE_WAITING_MAX: usize = 4;

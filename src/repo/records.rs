@@ -5,7 +5,9 @@ use crate::crypto::credential::{self, SIGNATURE_ALGORITHM};
 use crate::crypto::{OpenError, seal};
 use crate::error::{Context, Error, Kind, Result};
 use crate::format::access::Role;
-use crate::format::record::{RecordKind, SealedRecord, Signed, push_digest, sealed_aad, signed_message};
+use crate::format::record::{
+    RECORD_BYTES_MAX, RecordKind, SealedRecord, Signed, push_digest, sealed_aad, signed_message,
+};
 use crate::id::{CredentialId, EpochId, ObjectId};
 use crate::storage::WriteMode;
 
@@ -112,6 +114,7 @@ impl Repository {
     /// Seals and puts a record that is named by its hash below `folder`; gives the hash.
     pub(crate) fn put_hashed_record(&self, kind: RecordKind, folder: &str, body: &[u8]) -> Result<ObjectId> {
         let stored = self.seal_record(kind, "", body);
+        refuse_too_long(kind, &stored)?;
         let hash = ObjectId::of(&stored);
         let name = format!("{folder}{hash}");
         self.storage
@@ -123,9 +126,20 @@ impl Repository {
     /// Seals and puts a record under a name of its own; gives the hash of its stored bytes.
     pub(crate) fn put_named_record(&self, kind: RecordKind, name: &str, body: &[u8]) -> Result<ObjectId> {
         let stored = self.seal_record(kind, name, body);
+        refuse_too_long(kind, &stored)?;
         self.storage
             .put(name, &stored, WriteMode::CreateNew)
             .context(|| format!("cannot store {} `{name}`", kind.what()))?;
         Ok(ObjectId::of(&stored))
     }
+}
+
+/// Refuses to store what no reader would take.
+fn refuse_too_long(kind: RecordKind, stored: &[u8]) -> Result<()> {
+    if stored.len() <= RECORD_BYTES_MAX {
+        return Ok(());
+    }
+    let what =
+        format!("cannot store a {}: it has {} bytes, and {RECORD_BYTES_MAX} are the most", kind.what(), stored.len());
+    Err(Error::new(Kind::Failed, what))
 }

@@ -22,7 +22,7 @@ use crate::format::session::{Announcement, Commit, CommitKind, Snapshot};
 use crate::id::{ChunkId, ObjectId, PackId, SessionId};
 use crate::index::Catalog;
 use crate::storage::parallel::try_map;
-use crate::storage::{Listed, WriteMode};
+use crate::storage::{ErrorKind, Listed, WriteMode};
 
 /// Folder of announcements.
 pub const SESSIONS: &str = "sessions/";
@@ -324,7 +324,11 @@ impl<'r> Session<'r> {
             extra: Extra::default(),
         };
         // W7: commit.
-        let hash = repo.put_named_record(RecordKind::Commit, &name, &cbor::encode(&commit))?;
+        let hash = match repo.put_named_record(RecordKind::Commit, &name, &cbor::encode(&commit)) {
+            // Somebody else has committed this session: a clone of this machine, or worse. Like a flag.
+            Err(error) if error.storage_kind() == Some(ErrorKind::Exists) => return Ok(Outcome::Flagged),
+            put => put?,
+        };
         repo.storage.barrier().context(what)?;
         // W8: only then look for flags, then at all sweeps.
         let flagged = repo.load_flags(&format!("{FLAGS}{}/", self.id))?.contains_key(&self.id);

@@ -8,18 +8,16 @@ use std::mem;
 use crate::crypto::ident::{ChunkKind, IdKeys};
 use crate::error::Result;
 use crate::format::cbor;
-use crate::format::tree::{Content, Detail, DirectoryLink, DirectoryNode, Entry, ListLink, ListNode, Piece};
+use crate::format::tree::{
+    Content, Detail, DirectoryLink, DirectoryNode, Entry, INLINE_PIECES_MAX, ListLink, ListNode, NODE_ITEMS_MAX, Piece,
+};
 use crate::id::ChunkId;
 use crate::path::Name;
 
 /// A node has 2^6 = 64 items on average.
 const BITS_PER_LEVEL: u32 = 6;
-/// A node is closed when it has this many items, wherever it stands.
-const NODE_ITEMS_MAX: usize = 4096;
 /// A node is closed when its items weigh about this much.
 const NODE_BYTES_MAX: usize = 1 << 20;
-/// A file of this many pieces or fewer holds them in its entry.
-pub const INLINE_PIECES_MAX: usize = 32;
 
 /// Takes finished nodes and gives their ids.
 pub trait NodeSink {

@@ -13,14 +13,11 @@ use rustix::io::{Errno, pread};
 
 use super::dir::{Dir, open_noatime};
 use super::stat::{Kind, Stat};
-use crate::format::tree::Hole;
+use crate::format::tree::{HOLES_MAX, Hole};
 use crate::path::Name;
 
 /// From this size on the kernel is told that the file is read from front to back.
 const ADVISE_BYTES_MIN: u64 = 512 << 10;
-
-/// Most holes recorded of one file; later ones are still skipped, and restored as zeros.
-pub const HOLES_MAX: usize = 65_536;
 
 /// Why a listed file could not be opened or read.
 #[derive(Debug, thiserror::Error)]
@@ -186,6 +183,7 @@ impl OpenFile {
         if let Some(last) = self.holes.last_mut().filter(|last| last.offset + last.bytes == begin) {
             last.bytes += bytes;
         } else if self.holes.len() < HOLES_MAX {
+            // Those beyond are skipped when reading all the same, and restored as zeros.
             self.holes.push(Hole { offset: begin, bytes });
         }
         Ok(Some(bytes))

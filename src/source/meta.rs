@@ -10,11 +10,8 @@ use rustix::fs::{fgetxattr, flistxattr, getxattr, lgetxattr, listxattr, llistxat
 use rustix::io::Errno;
 
 use super::dir::{Access, Dir};
-use crate::format::tree::Xattr;
+use crate::format::tree::{XATTR_BYTES_MAX, Xattr};
 use crate::path::{Name, display_bytes};
-
-/// Most bytes of attributes, names included, kept of one entry.
-pub const XATTR_BYTES_MAX: usize = 4 << 20;
 
 /// Whose attributes to read.
 #[derive(Debug, Clone, Copy)]

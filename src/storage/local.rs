@@ -20,7 +20,7 @@ use std::sync::{Arc, Mutex, Once, OnceLock};
 use rustix::fs::{AtFlags, FileType, Mode, OFlags};
 use rustix::io::Errno;
 
-use super::memory::too_short;
+use super::memory::{refuse_to_read_whole, too_short};
 use super::{Error, ErrorKind, Listed, ObjectWriter, Result, Storage, WriteMode, name};
 use crate::id::hex;
 use crate::world::World;
@@ -217,9 +217,11 @@ impl Storage for Local {
     }
 
     fn get(&self, name: &str) -> Result<Vec<u8>> {
-        let (mut file, length) = self.open_object(name)?;
+        let (file, length) = self.open_object(name)?;
+        refuse_to_read_whole(name, length)?;
         let mut bytes = Vec::new();
-        file.read_to_end(&mut bytes).map_err(|error| self.disk.failure("cannot read", name, error))?;
+        // One byte more, to see that it has grown.
+        file.take(length + 1).read_to_end(&mut bytes).map_err(|error| self.disk.failure("cannot read", name, error))?;
         match bytes.len() as u64 == length {
             true => Ok(bytes),
             false => Err(too_short(name, 0, length, bytes.len() as u64)),

@@ -5,7 +5,7 @@ use std::fmt;
 use std::mem;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use super::{Error, ErrorKind, Listed, ObjectWriter, Result, Storage, WriteMode, name};
+use super::{Error, ErrorKind, GET_BYTES_MAX, Listed, ObjectWriter, Result, Storage, WriteMode, name};
 
 /// All objects of a storage and their bytes.
 pub type Content = BTreeMap<String, Arc<[u8]>>;
@@ -69,7 +69,9 @@ impl Storage for Memory {
     }
 
     fn get(&self, name: &str) -> Result<Vec<u8>> {
-        Ok(self.find(name)?.to_vec())
+        let bytes = self.find(name)?;
+        refuse_to_read_whole(name, bytes.len() as u64)?;
+        Ok(bytes.to_vec())
     }
 
     fn get_range(&self, name: &str, offset: u64, length: u64) -> Result<Vec<u8>> {
@@ -104,6 +106,16 @@ impl Storage for Memory {
     fn cover(&self, _: &str) -> Result<()> {
         Ok(())
     }
+}
+
+/// Refuses an object that is too long to be read whole.
+pub(super) fn refuse_to_read_whole(name: &str, bytes: u64) -> Result<()> {
+    if bytes <= GET_BYTES_MAX {
+        return Ok(());
+    }
+    let message =
+        format!("object `{name}` is {bytes} bytes long, and nothing that is read whole has more than {GET_BYTES_MAX}");
+    Err(Error::new(ErrorKind::Corrupt, message))
 }
 
 /// The error of a range that goes past the end of its object.

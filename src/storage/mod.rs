@@ -31,6 +31,10 @@ pub use error::{Error, ErrorKind};
 /// Shorthand for results of storages.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
+/// The most bytes an object may have that is read whole: a change record and its digest. Longer ones,
+/// which are packs, are read in parts; so nobody's memory is at the mercy of who can write here.
+pub const GET_BYTES_MAX: u64 = (128 << 20) + 64;
+
 /// What to do when an object of that name is already there.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum WriteMode {
@@ -69,7 +73,7 @@ pub trait Storage: Send + Sync + fmt::Debug {
     /// Begins an object whose name is known only at its end (a pack is named by its hash).
     fn writer(&self) -> Result<Box<dyn ObjectWriter>>;
 
-    /// The whole object.
+    /// The whole object; [`ErrorKind::Corrupt`] when it has more than [`GET_BYTES_MAX`].
     fn get(&self, name: &str) -> Result<Vec<u8>>;
 
     /// Exactly `length` bytes from `offset`; [`ErrorKind::Corrupt`] when the object is shorter.

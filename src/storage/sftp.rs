@@ -17,7 +17,7 @@ use std::fmt;
 use std::sync::atomic::{AtomicBool, AtomicU64};
 use std::sync::{Arc, Mutex, Once, OnceLock};
 
-use super::memory::{BufferedWriter, too_short};
+use super::memory::{BufferedWriter, refuse_to_read_whole, too_short};
 use super::{Error, ErrorKind, Listed, ObjectWriter, Result, Storage, WriteMode, name};
 use crate::id::hex;
 use crate::world::World;
@@ -243,6 +243,9 @@ impl Server {
         // An object may have been replaced meanwhile: what counts is the length of what is open.
         let answer = session.send(&Request::HandleStatus { handle: handle.bytes() })?;
         let found = object_bytes(self, name, &answer.attributes().map_err(fault)?)?;
+        if range.is_none() {
+            refuse_to_read_whole(name, found)?;
+        }
         let (offset, length) = range.unwrap_or((0, found));
         if offset.checked_add(length).is_none_or(|end| end > found) {
             return Err(too_short(name, offset, length, found));

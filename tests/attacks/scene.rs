@@ -3,6 +3,7 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 
 use esker::check;
@@ -146,6 +147,9 @@ impl Scene {
 }
 
 fn open(storage: Arc<dyn Storage>, key: &KeyFile, seed: u64) -> Repository {
+    // Never the same randomness twice.
+    static OPENED: AtomicU64 = AtomicU64::new(0);
+    let seed = 1000 * OPENED.fetch_add(1, Ordering::Relaxed) + seed;
     Repository::open(storage, World::seeded(seed), &Secret::KeyFile(key.clone()), Local::default()).unwrap()
 }
 

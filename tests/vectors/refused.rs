@@ -245,6 +245,10 @@ fn entries_of_files() -> Vec<Case> {
             set(13, [&[0x82][..], &piece(&[0]), &piece(b"\x19\x01\x2c")].concat())(bytes);
         }),
         case("large_chunk", M, "a chunk of 16 MiB and a byte", sized(b"\x1a\x01\0\0\x01")),
+        case("many_pieces", M, "33 pieces, each a byte of zeros", |bytes| {
+            set(13, [&[0x98, 33][..], &[1; 33]].concat())(bytes);
+            set(12, [0x18, 33])(bytes);
+        }),
         case("with_target", U, "a file with a target", set(21, b"\x41a")),
         case("giant_list", T, "2^64 - 1 pieces are claimed", |bytes| {
             set(13, [0x80])(bytes);
@@ -333,6 +337,12 @@ fn pieces() -> Vec<Case> {
         case("no_zeros", M, "a piece of no zeros", set(2, [0x81, 0])),
         case("empty_chunk", M, "a chunk of no bytes", set(2, piece(&[0]))),
         case("large_chunk", M, "a chunk of 16 MiB and a byte", set(2, piece(b"\x1a\x01\0\0\x01"))),
+        case(
+            "many_pieces",
+            M,
+            "4097 pieces, each a byte of zeros",
+            set(2, [&b"\x99\x10\x01"[..], &[1; 4097]].concat()),
+        ),
         case("links", U, "links in a node of level 0", set(3, [0x80])),
         case("three_parts", M, "a piece of three parts", set(2, [&[0x81, 0x83][..], &hash(), &[1, 1]].concat())),
         case("giant_list", T, "2^64 - 1 pieces are claimed", |bytes| {

@@ -190,6 +190,9 @@ const RULES: &[(&str, &str, &[&str])] = &[
     ("6.3", "piece = [id, 1..16777216]", &["*_empty_chunk", "*_large_chunk", "list_node_level_0_three_parts"]),
     ("6.2", "pieces of zeros of any length but none", &["list_node_level_0_no_zeros"]),
     ("6.4", "a name that §6.5 refuses", &["tree_entry_file_name_*", "tree_entry_file_empty_name"]),
+    ("12", "| `inline_pieces` | 32 |", &["tree_entry_file_many_pieces"]),
+    ("12", "| `items` | 4096 |", &["list_node_level_0_many_pieces"]),
+    ("12", "| `directory` | 134217728 |", &["pack_trailer_large_directory"]),
     ("6.4", "pieces beside a list", &["tree_entry_file_pieces_and_list", "tree_entry_file_level_of_nothing"]),
     (
         "6.4",
@@ -269,6 +272,11 @@ const RULES: &[(&str, &str, &[&str])] = &[
         &["frame_table_empty_chunk", "frame_table_large_chunk"],
     ),
     ("7.3", "chunks that do not add up to `plain_bytes`", &["frame_table_not_covered"]),
+    (
+        "7.3",
+        "a frame of more sealed bytes than its plain bytes and 40, or of 40 and fewer",
+        &["frame_table_long_frame", "frame_table_no_text"],
+    ),
     (
         "7.3",
         "reserved bytes that are not zero and frames of more than 1 GiB in all",

@@ -118,8 +118,18 @@ pub(super) fn tables() -> Vec<Vector> {
             bytes[12..16].copy_from_slice(&(large + 200).to_le_bytes());
             bytes[84..88].copy_from_slice(&large.to_le_bytes());
         }),
-        table.refused("frame_table_large_pack", "malformed", "frames of 1 GiB and 140 bytes", |bytes| {
-            bytes[8..12].copy_from_slice(&(1_u32 << 30).to_le_bytes());
+        table.refused("frame_table_large_pack", "malformed", "33 frames of 32 MiB and 40 bytes", |bytes| {
+            let chunks = vec![ChunkEntry { id: id(1), bytes: 32 << 20 }];
+            let (kind, plain_bytes) = (FrameKind::Directory, 32 << 20);
+            let frame = Frame { kind, compression: 0, sealed_bytes: plain_bytes + 40, plain_bytes, chunks };
+            bytes.clear();
+            encode_frames(&vec![frame; 33], bytes);
+        }),
+        table.refused("frame_table_long_frame", "malformed", "341 sealed bytes for 300 plain ones", |bytes| {
+            bytes[8..12].copy_from_slice(&341_u32.to_le_bytes());
+        }),
+        table.refused("frame_table_no_text", "malformed", "40 sealed bytes, of which the text has none", |bytes| {
+            bytes[8..12].copy_from_slice(&40_u32.to_le_bytes());
         }),
         table.refused("frame_table_trailing_byte", "malformed", "a byte behind the chunks", |bytes| bytes.push(0)),
         table.refused("frame_table_cut", "truncated", "the last byte is missing", |bytes| {
@@ -132,6 +142,9 @@ pub(super) fn tables() -> Vec<Vector> {
         directory.refused("pack_directory_cut", "truncated", "cut within the envelope", |bytes| bytes.truncate(40)),
         directory.refused("pack_directory_kind", "unsupported", "a frame of kind 5", |bytes| bytes[46] = 5),
         directory,
+        trailer.refused("pack_trailer_large_directory", "malformed", "a directory of 128 MiB and a byte", |bytes| {
+            bytes[128..132].copy_from_slice(&((128_u32 << 20) + 1).to_le_bytes());
+        }),
         trailer.refused("pack_trailer_suite", "unsupported", "suite 2", |bytes| bytes[132] = 2),
         trailer.refused("pack_trailer_reserved", "malformed", "a reserved byte is 1", |bytes| bytes[133] = 1),
         trailer.refused("pack_trailer_magic", "malformed", "the last byte is 2", |bytes| bytes[143] = 2),

@@ -2,8 +2,11 @@
 
 use esker::crypto::slot::KdfCost;
 use esker::format::config::{SLOT_BODY_BYTES, SLOT_HEADER_BYTES, SLOT_MAGIC};
-use esker::format::pack::{CHUNK_BYTES_MAX, FRAME_PLAIN_BYTES_MAX, PACK_BYTES_MAX, TRAILER_BYTES, TRAILER_MAGIC};
-use esker::format::record::{DIGEST_BYTES, SEALED_HEADER_BYTES, SEALED_MAGIC, SIGNED_MAGIC};
+use esker::format::pack::{
+    CHUNK_BYTES_MAX, DIRECTORY_BYTES_MAX, FRAME_PLAIN_BYTES_MAX, PACK_BYTES_MAX, TRAILER_BYTES, TRAILER_MAGIC,
+};
+use esker::format::record::{DIGEST_BYTES, RECORD_BYTES_MAX, SEALED_HEADER_BYTES, SEALED_MAGIC, SIGNED_MAGIC};
+use esker::format::tree;
 use esker::id::unhex;
 
 /// A fixed-width row of a table.
@@ -104,12 +107,18 @@ fn the_limits_of_the_specification_are_those_of_the_code() {
     };
     let (floor, ceiling) = (KdfCost::FLOOR, KdfCost::CEILING);
     for (name, value) in [
+        ("record", RECORD_BYTES_MAX as u64),
         ("pack", PACK_BYTES_MAX),
+        ("directory", DIRECTORY_BYTES_MAX.into()),
         ("frame", FRAME_PLAIN_BYTES_MAX.into()),
         ("chunk", CHUNK_BYTES_MAX.into()),
         ("chunk", esker::chunk::cut::CHUNK_BYTES_MAX.into()),
         ("zeros", esker::chunk::split::ZEROS_BYTES_MIN),
-        ("level", esker::format::tree::LEVEL_MAX),
+        ("inline_pieces", tree::INLINE_PIECES_MAX as u64),
+        ("items", tree::NODE_ITEMS_MAX as u64),
+        ("holes", tree::HOLES_MAX as u64),
+        ("attributes", tree::XATTR_BYTES_MAX as u64),
+        ("level", tree::LEVEL_MAX),
         ("name", esker::path::NAME_BYTES_MAX as u64),
         ("argon2_memory_kib_min", floor.memory_kib.into()),
         ("argon2_memory_kib_max", ceiling.memory_kib.into()),

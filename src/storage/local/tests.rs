@@ -238,6 +238,9 @@ fn a_huge_sparse_file_is_an_error_and_no_panic() {
     file.set_len(1 << 43).unwrap();
     assert_eq!(local.get_range("config", (1 << 43) - 2, 2).unwrap(), [0, 0]);
     assert_eq!(kind(local.get_range("config", 0, 1 << 62)), ErrorKind::Corrupt);
+    assert_eq!(kind(local.get("config")), ErrorKind::Corrupt, "too long to be read whole");
+    file.set_len(crate::storage::GET_BYTES_MAX + 1).unwrap();
+    assert_eq!(kind(local.get("config")), ErrorKind::Corrupt);
     assert_eq!(kind(local.get_range("config", u64::MAX, 2)), ErrorKind::Corrupt);
 }
 

@@ -28,7 +28,7 @@ use super::{Kind, OpenError, Settings, service};
 use crate::id::hex;
 use crate::storage::memory::{BufferedWriter, too_short};
 use crate::storage::parallel::try_map;
-use crate::storage::{Error, ErrorKind, Listed, ObjectWriter, Result, Storage, WriteMode, name};
+use crate::storage::{Error, ErrorKind, GET_BYTES_MAX, Listed, ObjectWriter, Result, Storage, WriteMode, name};
 use crate::world::World;
 
 /// A call may take as long as its bytes take at this rate, beside the timeout.
@@ -259,7 +259,7 @@ impl Remote {
     fn read(&self, name: &str, range: Option<(u64, u64)>) -> Result<(Vec<u8>, Seen)> {
         let bytes = range.map_or(64 << 20, |(_, length)| length);
         // A little more than was asked for, to tell a server that does not know ranges.
-        let answer_bytes_max = range.map_or(0, |(_, length)| length.saturating_add(1 << 20));
+        let answer_bytes_max = range.map_or(GET_BYTES_MAX, |(_, length)| length.saturating_add(1 << 20));
         let call = Call { answer_bytes_max, ..Call::default() };
         let (result, seen) = self.ask(name, bytes, call, |operator| async move {
             match range {
@@ -391,6 +391,8 @@ impl Storage for Remote {
             }
         }
         listed.sort();
+        // A server may say a name twice.
+        listed.dedup_by(|a, b| a.name == b.name);
         Ok(listed)
     }
 

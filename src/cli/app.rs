@@ -2,7 +2,9 @@
 
 use std::collections::BTreeMap;
 use std::ffi::{OsStr, OsString};
+use std::fs::DirBuilder;
 use std::io::{self, Read, Write};
+use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -25,7 +27,7 @@ use crate::repo::content::Reader;
 use crate::repo::open::Local;
 use crate::repo::pins::{Notices, Rollback};
 use crate::storage::Storage;
-use crate::storage::memory::Memory;
+use crate::storage::local::make_directories;
 use crate::world::{Time, World};
 
 /// Variables whose values are secrets themselves.
@@ -42,7 +44,7 @@ pub(super) struct App {
     pub(super) time_zone: TimeZone,
     pub(super) stdout_is_terminal: bool,
     pub(super) prompt: Option<Prompt>,
-    pub(super) memory: Option<Memory>,
+    pub(super) memory: Option<Arc<dyn Storage>>,
     stdin: Mutex<Option<Box<dyn Read + Send>>>,
     pub(super) global: Global,
     /// Options of the configured repository's storage, by name.
@@ -220,10 +222,10 @@ impl App {
     pub(super) fn local(&self) -> Local {
         let rollback = if self.global.accept_rollback { Rollback::Accept } else { Rollback::Refuse };
         let cache = self.cache_place().filter(|_| !self.global.no_cache);
-        let cache = cache.and_then(|path| self.made(&path, "cache", "all is read again"));
+        let cache = cache.and_then(|path| self.made(&path, make_directory, "cache", "all is read again"));
         let state =
             self.local_place(self.global.state_dir.as_deref(), "ESKER_STATE_DIR", "XDG_STATE_HOME", ".local/state");
-        let state = state.and_then(|path| self.made(&path, "state", "nothing is remembered"));
+        let state = state.and_then(|path| self.made(&path, make_directories, "state", "nothing is remembered"));
         Local { cache, state, rollback, notices: self.notices.clone() }
     }
 
@@ -243,11 +245,8 @@ impl App {
     }
 
     /// Makes a directory if need be.
-    fn made(&self, path: &Path, what: &str, without: &str) -> Option<PathBuf> {
-        let made = std::os::unix::fs::DirBuilderExt::mode(std::fs::DirBuilder::new().recursive(true), 0o700)
-            .create(path)
-            .and_then(|()| path.canonicalize());
-        match made {
+    fn made(&self, path: &Path, make: Make, what: &str, without: &str) -> Option<PathBuf> {
+        match make(path).and_then(|()| path.canonicalize()) {
             Ok(path) => Some(path),
             Err(error) => {
                 let message = format!("there is no {what} directory, {without}: `{}`: {error}", path.display());
@@ -320,6 +319,14 @@ impl App {
     pub(super) fn label(&self) -> String {
         format!("{}@{}", self.user, self.host)
     }
+}
+
+/// Makes a directory and those above it.
+type Make = fn(&Path) -> io::Result<()>;
+
+/// Makes one that may be lost.
+fn make_directory(path: &Path) -> io::Result<()> {
+    DirBuilder::new().recursive(true).mode(0o700).create(path)
 }
 
 /// Tells why the command failed; gives the exit code.

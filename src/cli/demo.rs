@@ -28,6 +28,7 @@ use crate::repo::Repository;
 use crate::repo::content::Reader;
 use crate::repo::open::{FirstKey, InitOptions, Local};
 use crate::repo::pack_writer::PackSettings;
+use crate::repo::secret::KeyFile;
 use crate::source::walk::WalkOptions;
 use crate::storage;
 
@@ -187,11 +188,8 @@ fn make_repository(app: &App, stage: &Stage) -> Result<Repository> {
         like: None,
     };
     let local = Local { cache: Some(stage.sub("cache")?), ..Local::default() };
-    let (repository, key) = Repository::init(Arc::new(storage), app.world.clone(), &options, local)?;
-    if let Some(key) = key {
-        key_file.write(&key)?;
-    }
-    Ok(repository)
+    let keep = |key: &KeyFile| key_file.write(key);
+    Ok(Repository::init_keeping(Arc::new(storage), app.world.clone(), &options, local, keep)?)
 }
 
 /// Makes a snapshot; what it stored is told by the storage, all that is not content included.

@@ -17,8 +17,10 @@ use crate::format::access::Role;
 use crate::monitor::Severity;
 use crate::repo::Repository;
 use crate::repo::keys::ContentKeys;
-use crate::repo::open::{FirstKey, InitOptions};
+use crate::repo::open::{CONFIG, FirstKey, InitOptions};
 use crate::repo::recovery::{RECOVERY_LABEL, Sheet};
+use crate::repo::secret::KeyFile;
+use crate::storage::ErrorKind;
 
 /// The files that a new repository came with.
 pub(super) struct Made {
@@ -104,7 +106,7 @@ pub(super) fn tell(app: &App, repository: &Repository, made: Made) -> Result<()>
 pub(super) fn make(app: &App, args: &InitArgs) -> Result<(Repository, Made)> {
     // What can be asked and refused comes before the first thing that is made.
     let like = like(app, args)?;
-    let (key, new_file) = match origin(app)? {
+    let (key, mut new_file) = match origin(app)? {
         Origin::KeyFile(path) => {
             let path = app.path(&path);
             (FirstKey::KeyFile, Some((NewKeyFile::reserve(&path)?, path)))
@@ -128,13 +130,22 @@ pub(super) fn make(app: &App, args: &InitArgs) -> Result<(Repository, Made)> {
     };
     options.chunker.check().map_err(|error| usage(format!("no repository was made: {error}")))?;
     let storage = place::create(app)?;
-    let (repository, key) = Repository::init(storage, app.world.clone(), &options, app.local())?;
-    app.tell_notices();
     let mut key_file = None;
-    if let (Some((file, at)), Some(key)) = (new_file, key) {
-        file.write(&key)?;
-        key_file = Some(at);
+    let keep = |key: &KeyFile| {
+        let Some((file, path)) = new_file.take() else { return Ok(()) };
+        file.write(key)?;
+        key_file = Some(path);
+        Ok(())
+    };
+    let made = Repository::init_keeping(storage.clone(), app.world.clone(), &options, app.local(), keep);
+    if let (Err(_), Some(path)) = (&made, &key_file)
+        && storage.stat(CONFIG).is_err_and(|error| error.kind() == ErrorKind::NotFound)
+    {
+        // Certainly the key of nothing.
+        let _ = std::fs::remove_file(path);
     }
+    let repository = made?;
+    app.tell_notices();
     let recovery = match sheet_file {
         _ if args.no_recovery => Recovery::None,
         Some((file, path)) => {

@@ -13,11 +13,12 @@ use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::io::{self, Read, Write};
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use jiff::tz::TimeZone;
 use zeroize::Zeroizing;
 
-use crate::storage::memory::Memory;
+use crate::storage::Storage;
 use crate::world::{Time, World};
 
 mod about;
@@ -89,7 +90,7 @@ pub struct Context {
     /// Asks for passwords; `None` without a terminal.
     pub prompt: Option<Prompt>,
     /// What `memory:` stands for; `None` outside of tests.
-    pub memory: Option<Memory>,
+    pub memory: Option<Arc<dyn Storage>>,
     /// Who tells of signals.
     pub on_interrupt: OnInterrupt,
 }

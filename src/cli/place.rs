@@ -150,7 +150,7 @@ fn opened(app: &App, given: &OsStr, options: Options) -> Result<Arc<dyn Storage>
         without(&options)?;
     }
     match (place, &app.memory) {
-        (Place::Memory, Some(memory)) => Ok(Arc::new(memory.clone())),
+        (Place::Memory, Some(memory)) => Ok(memory.clone()),
         (Place::Memory, None) => Err(usage("`memory:` is for tests").into()),
         (Place::Remote(url), _) => reach_url(app, &url, options, false),
         (Place::Directory(path), _) => match Local::open(&path) {
@@ -193,7 +193,7 @@ fn created(app: &App) -> Result<Arc<dyn Storage>> {
             find_out(app, &*storage)?;
             Ok(storage)
         }
-        (Place::Memory, Some(memory)) => Ok(Arc::new(memory.clone())),
+        (Place::Memory, Some(memory)) => Ok(memory.clone()),
         (Place::Memory, None) => Err(usage("`memory:` is for tests").into()),
     }
 }

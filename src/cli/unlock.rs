@@ -338,7 +338,8 @@ impl NewKeyFile {
         let what = || format!("cannot make the key file `{}`", path.display());
         let file = match OpenOptions::new().write(true).create_new(true).mode(0o600).open(path) {
             Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => {
-                return Err(usage(format!("{}: there is a file already", what())).into());
+                let hint = "take another name, or move the file away: an interrupted command may have left it";
+                return Err(usage(format!("{}: there is a file already", what())).hint(hint).into());
             }
             result => result.context(what)?,
         };
@@ -349,12 +350,12 @@ impl NewKeyFile {
     }
 
     /// Writes the key. Durable on return.
-    pub(super) fn write(self, key: &KeyFile) -> Result<()> {
+    pub(super) fn write(self, key: &KeyFile) -> crate::error::Result<()> {
         self.write_text(&key.to_text())
     }
 
     /// Writes a key in another form. Durable on return.
-    pub(super) fn write_text(mut self, text: &str) -> Result<()> {
+    pub(super) fn write_text(mut self, text: &str) -> crate::error::Result<()> {
         // From now on it may be the only copy.
         self.written = true;
         let length = text.len() as u64;
@@ -363,8 +364,7 @@ impl NewKeyFile {
             .and_then(|()| self.file.set_len(length))
             .and_then(|()| self.file.sync_all())
             .and_then(|()| sync_directory_of(&self.path));
-        written.context(|| format!("the key was not written to `{}`", self.path.display()))?;
-        Ok(())
+        written.context(|| format!("the key was not written to `{}`", self.path.display()))
     }
 }
 

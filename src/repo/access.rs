@@ -140,7 +140,7 @@ impl AccessList {
     }
 
     /// Whether a statement is there and counts.
-    pub(super) fn counts(&self, hash: &ObjectId) -> bool {
+    pub fn counts(&self, hash: &ObjectId) -> bool {
         self.counted.contains(hash)
     }
 

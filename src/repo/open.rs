@@ -91,7 +91,24 @@ impl Repository {
         options: &InitOptions,
         local: Local,
     ) -> Result<(Self, Option<KeyFile>)> {
-        wipe::after(|| Self::made(storage, world, options, local))
+        let mut file = None;
+        let keep = |key: &KeyFile| {
+            file = Some(key.clone());
+            Ok(())
+        };
+        Ok((Self::init_keeping(storage, world, options, local, keep)?, file))
+    }
+
+    /// The same, giving the key file to `keep` while there is no repository yet. Once there is one, a
+    /// key that was not kept could be asked for by nobody.
+    pub fn init_keeping(
+        storage: Arc<dyn Storage>,
+        world: World,
+        options: &InitOptions,
+        local: Local,
+        keep: impl FnOnce(&KeyFile) -> Result<()>,
+    ) -> Result<Self> {
+        wipe::after(|| Self::made(storage, world, options, local, keep))
     }
 
     fn made(
@@ -99,7 +116,8 @@ impl Repository {
         world: World,
         options: &InitOptions,
         local: Local,
-    ) -> Result<(Self, Option<KeyFile>)> {
+        keep: impl FnOnce(&KeyFile) -> Result<()>,
+    ) -> Result<Self> {
         let what = || "cannot make a repository";
         options.chunker.check().map_err(|detail| Error::new(Kind::Usage, format!("{}: {detail}", what())))?;
         match storage.stat(CONFIG) {
@@ -171,19 +189,20 @@ impl Repository {
         push_digest(RecordKind::Config, &mut stored);
         storage.put(&format!("{COPIES}{CONFIG}"), &stored, WriteMode::Replace).context(what)?;
         storage.barrier().context(what)?;
+        if matches!(options.key, FirstKey::KeyFile) {
+            keep(&KeyFile {
+                role: Role::Owner,
+                repo: config.repo,
+                root_verifying: config.root_verifying,
+                seed: root.seed().clone(),
+            })?;
+        }
         storage.put(CONFIG, &stored, WriteMode::CreateNew).context(what)?;
         storage.barrier().context(what)?;
-        let file = matches!(options.key, FirstKey::KeyFile).then(|| KeyFile {
-            role: Role::Owner,
-            repo: config.repo,
-            root_verifying: config.root_verifying,
-            seed: root.seed().clone(),
-        });
         let mut watch = Watch::begin(&*storage, &config, &local)?;
         let access = AccessList::load(&*storage, &config)?;
         watch.look_at_access(&access);
-        let repository = Self::with_credential(storage, world, config, access, Arc::new(root), local, watch)?;
-        Ok((repository, file))
+        Self::with_credential(storage, world, config, access, Arc::new(root), local, watch)
     }
 
     /// Unlocks a repository.

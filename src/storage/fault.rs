@@ -114,6 +114,8 @@ struct State {
     plan: Plan,
     changes: u64,
     stopped: bool,
+    /// What the crash came with.
+    interrupted: Option<String>,
     /// Puts since the last barrier, oldest first, with what each replaced. One name may recur.
     unsafe_puts: Vec<(String, Option<Vec<u8>>)>,
 }
@@ -137,6 +139,11 @@ impl Faulty {
     /// Whether the crash has come.
     pub fn stopped(&self) -> bool {
         self.lock().stopped
+    }
+
+    /// The object that was being put or deleted when the crash came.
+    pub fn interrupted(&self) -> Option<String> {
+        self.lock().interrupted.clone()
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
@@ -165,6 +172,7 @@ impl Faulty {
             return self.apply(&mut state, change);
         }
         state.stopped = true;
+        state.interrupted = Some(name.to_owned()).filter(|name| !name.is_empty());
         // Whether the last change and the undoing work is between the plan and the wrapped
         // storage (a put over an existing name fails, say); the caller is told of the stop only.
         match (state.plan.last, change) {
@@ -340,6 +348,7 @@ mod tests {
         };
         let done = run();
         assert_eq!(storage.stopped(), done.is_err());
+        assert!(storage.interrupted().is_none_or(|name| ["a", "b", "c", "d"].contains(&&*name)));
         if let Err(error) = done {
             assert_eq!(format!("{error:?}"), "Io: the storage stopped (injected)");
             assert_eq!(storage.get("a").unwrap_err().kind(), ErrorKind::Io, "a stopped storage reads nothing");

@@ -30,10 +30,6 @@ mod walk;
 
 use persist::TemporaryFile;
 
-/// What a directory given to [`Local::create`] may hold: the leftovers of a creation that was
-/// interrupted, and what a fresh file system comes with.
-const MAY_EXIST: [&str; 3] = [name::TEMPORARY, "packs", "lost+found"];
-
 /// Objects as files below a directory of this machine.
 #[derive(Debug, Clone)]
 pub struct Local {
@@ -68,7 +64,7 @@ struct Touched {
 impl Local {
     /// Makes the directory, whose parent must exist, and the pack directories in it.
     ///
-    /// An empty directory will do, and one left by a creation that was interrupted.
+    /// An empty directory will do, and one left by the making of a repository that was interrupted.
     /// [`ErrorKind::Exists`] when it holds anything else.
     pub fn create(directory: impl AsRef<Path>) -> Result<Self> {
         let directory = directory.as_ref();
@@ -121,11 +117,11 @@ impl Local {
         for entry in rustix::fs::Dir::read_from(&self.disk.root).map_err(fault)? {
             let entry = entry.map_err(fault)?;
             let found = entry.file_name().to_string_lossy();
-            if !matches!(&*found, "." | "..") && !MAY_EXIST.contains(&&*found) {
+            if !matches!(&*found, "." | "..") && !name::MAY_EXIST.contains(&&*found) {
                 return refuse(&found);
             }
         }
-        match self.list("")?.first() {
+        match self.list("")?.iter().find(|object| !name::is_of_a_making(&object.name)) {
             Some(object) => refuse(&object.name),
             None => Ok(()),
         }
@@ -182,6 +178,19 @@ impl Disk {
 pub fn sync_directory(directory: &Path) -> io::Result<()> {
     let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
     persist::sync_directory(rustix::fs::open(directory, flags, Mode::empty())?)
+}
+
+/// Makes a directory, for this user alone, and those above it that are not there; durable on return.
+pub fn make_directories(directory: &Path) -> io::Result<()> {
+    let missing: Vec<_> = directory.ancestors().take_while(|path| !path.is_dir()).collect();
+    DirBuilder::new().recursive(true).mode(0o700).create(directory)?;
+    let parents = missing.iter().filter_map(|path| path.parent());
+    let mut parents = parents.map(|path| if path == Path::new("") { Path::new(".") } else { path });
+    parents.try_for_each(|parent| match sync_directory(parent) {
+        // A directory that only others may read: it is theirs to keep.
+        Err(error) if error.kind() == io::ErrorKind::PermissionDenied => Ok(()),
+        synced => synced,
+    })
 }
 
 fn errno(error: &io::Error) -> Option<Errno> {

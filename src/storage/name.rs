@@ -5,6 +5,21 @@ use super::{Error, ErrorKind, Result};
 /// Where a local storage keeps what is not yet an object.
 pub(super) const TEMPORARY: &str = "tmp";
 
+/// What the top of a directory may hold in which a repository is to be made: what a new file system
+/// comes with, and what a making that was interrupted has left.
+pub(super) const MAY_EXIST: [&str; 7] = [TEMPORARY, "packs", "access", "copies", "keys", "probe", "lost+found"];
+
+/// Whether an object in such a directory may be of a making that was interrupted: one of those
+/// that `init` puts before `config` (SPEC §9.6), or a probe. Without `config` it counts for nothing.
+pub(super) fn is_of_a_making(object: &str) -> bool {
+    let original = object.strip_prefix("copies/").unwrap_or(object);
+    let mut components = original.split('/');
+    let folder = components.next().unwrap_or_default();
+    let is_id = |id: &str| id.len() >= 32 && id.bytes().all(|c| c.is_ascii_hexdigit());
+    let has_id = matches!(folder, "access" | "keys" | "probe") && components.next().is_some_and(is_id);
+    has_id || object == "copies/config"
+}
+
 /// Whether this may stand between two slashes: `[a-z0-9._-]`, at least one, the first no dot.
 pub(super) fn is_component(text: &str) -> bool {
     let legal = |c: u8| matches!(c, b'a'..=b'z' | b'0'..=b'9' | b'.' | b'_' | b'-');
@@ -35,6 +50,16 @@ pub(super) fn check_prefix(prefix: &str) -> Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn only_what_an_init_puts_before_the_config_is_taken_for_that() {
+        let id = "0123456789abcdef".repeat(2);
+        let of = ["access/ID", "keys/ID", "copies/access/ID", "copies/keys/ID", "copies/config", "probe/ID/a"];
+        let not =
+            ["config", "packs/00/ID", "snapshots/ID", "sessions/ID", "keys/mine", "access", "copies/ID", "copies"];
+        assert!(of.iter().all(|name| is_of_a_making(&name.replace("ID", &id))));
+        assert!(not.iter().all(|name| !is_of_a_making(&name.replace("ID", &id))));
+    }
 
     #[test]
     fn names_that_could_leave_the_repository_are_refused() {

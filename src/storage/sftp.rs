@@ -46,9 +46,6 @@ const CONNECTIONS: usize = 4;
 /// How much of an object of unknown length is made room for at once.
 const READ_STEP_BYTES: u64 = 64 << 20;
 
-/// What a directory given to [`Sftp::create`] may hold, as for a local one.
-const MAY_EXIST: [&[u8]; 5] = [b".", b"..", name::TEMPORARY.as_bytes(), b"packs", b"lost+found"];
-
 /// Objects as files below a directory of another machine.
 #[derive(Debug, Clone)]
 pub struct Sftp {
@@ -117,7 +114,7 @@ struct Changed {
 impl Sftp {
     /// Makes the directory, whose parent must exist, and the pack directories in it.
     ///
-    /// An empty directory will do, and one left by a creation that was interrupted.
+    /// An empty directory will do, and one left by the making of a repository that was interrupted.
     /// [`ErrorKind::Exists`] when it holds anything else.
     pub fn create(location: &Location, options: &Options) -> Result<Self> {
         let pool = Pool::new(location.clone(), options.clone());
@@ -195,11 +192,14 @@ impl Sftp {
         loop {
             let answer = session.send(&Request::ReadDirectory { handle: handle.bytes() })?;
             let Some(entries) = answer.names().map_err(fault)? else { break };
-            if let Some(entry) = entries.iter().find(|entry| !MAY_EXIST.contains(&&entry.name[..])) {
+            let may_exist = |entry: &[u8]| {
+                matches!(entry, b"." | b"..") || name::MAY_EXIST.iter().any(|name| name.as_bytes() == entry)
+            };
+            if let Some(entry) = entries.iter().find(|entry| !may_exist(&entry.name)) {
                 return refuse(&String::from_utf8_lossy(&entry.name).escape_debug().to_string());
             }
         }
-        match self.list("")?.first() {
+        match self.list("")?.iter().find(|object| !name::is_of_a_making(&object.name)) {
             Some(object) => refuse(&object.name),
             None => Ok(()),
         }

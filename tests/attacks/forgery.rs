@@ -100,7 +100,7 @@ fn what_only_owners_may_say_does_not_count_when_a_writer_says_it() {
     for reads in [scene.owner(), scene.another_writer()] {
         let said = reads.load_collections().unwrap();
         assert!(said.condemned.is_empty() && said.dead.is_empty() && said.void.is_empty(), "{said:?}");
-        assert!(said.forgotten.is_empty() && said.attested.is_empty() && said.swept.is_empty(), "{said:?}");
+        assert!(said.forgotten.is_empty() && said.attested.is_empty() && said.sweeps.is_empty(), "{said:?}");
         let session = Session::begin(&reads).unwrap();
         assert!(session.counts(&snapshot) && session.may_reuse(&chunk));
         assert_eq!(reads.access.epochs().len(), 1);

@@ -12,15 +12,18 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, SystemTime};
 
 use esker::cli::{Context, run};
+use esker::storage::Storage;
 use esker::storage::memory::Memory;
 use esker::world::World;
 
 /// A user's machine.
 pub(crate) struct Machine {
     dir: tempfile::TempDir,
-    world: World,
+    pub(crate) world: World,
     /// What `memory:` stands for.
     pub(crate) memory: Memory,
+    /// What it stands for instead, such as the same with faults.
+    pub(crate) instead: Option<Arc<dyn Storage>>,
     /// The environment of every command.
     pub(crate) env: BTreeMap<OsString, OsString>,
     /// What is typed at prompts, the next one last; without it there is no terminal.
@@ -43,7 +46,11 @@ impl Machine {
 
     /// The same with other randomness.
     pub(crate) fn seeded(seed: u64) -> Self {
-        let dir = tempfile::tempdir().unwrap();
+        Self::with(World::seeded(seed), tempfile::tempdir().unwrap())
+    }
+
+    /// The same in another world and a certain directory.
+    pub(crate) fn with(world: World, dir: tempfile::TempDir) -> Self {
         let env = [
             ("ESKER_REPOSITORY", "memory:".into()),
             ("ESKER_KEY_FILE", "key".into()),
@@ -54,8 +61,9 @@ impl Machine {
             ("PATH", std::env::var_os("PATH").unwrap_or_default()),
         ];
         Self {
-            world: World::seeded(seed),
+            world,
             memory: Memory::new(),
+            instead: None,
             env: env.into_iter().map(|(name, value): (&str, OsString)| (name.into(), value)).collect(),
             typed: None,
             prompts: Arc::default(),
@@ -137,7 +145,7 @@ impl Machine {
                     typed.lock().unwrap().pop().map(Into::into).ok_or_else(|| io::ErrorKind::UnexpectedEof.into())
                 })
             }),
-            memory: Some(self.memory.clone()),
+            memory: Some(self.instead.clone().unwrap_or_else(|| Arc::new(self.memory.clone()))),
             on_interrupt: Box::new(move |stop| {
                 if interrupted {
                     stop();

@@ -5,11 +5,13 @@
 //! are switched on while mounted ([`Mount::fail`], [`Mount::fill`]) and off again
 //! ([`Mount::mend`]). It is served by a thread of this process, which never touches the mount
 //! itself, so it cannot wait for itself.
+//!
+//! It also records what it is asked to change ([`Mount::record`]): see [`trace`].
 
 #![allow(dead_code, reason = "each test uses a part of it")]
 
 use std::ops::Range;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -19,6 +21,8 @@ use tempfile::TempDir;
 
 #[path = "fusefs/serve.rs"]
 mod serve;
+#[path = "fusefs/trace.rs"]
+pub(crate) mod trace;
 
 /// What a file system lacks. `None` is: it works.
 #[derive(Debug)]
@@ -225,39 +229,62 @@ impl Faults {
 /// A mounted file system; unmounted when dropped, whatever is still open.
 pub(crate) struct Mount {
     session: Option<BackgroundSession>,
-    place: TempDir,
-    backing: TempDir,
+    place: PathBuf,
+    backing: PathBuf,
     faults: Arc<Faults>,
+    trace: trace::Shared,
+    /// What is removed with it.
+    own: Vec<TempDir>,
 }
 
 impl Mount {
     /// Mounts one. `None`, aloud, where this machine cannot.
     pub(crate) fn new(profile: &'static Profile) -> Option<Self> {
+        let own = [tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap()];
+        let mut mount = Self::between(profile, own[0].path(), own[1].path())?;
+        mount.own = own.into();
+        Some(mount)
+    }
+
+    /// Mounts what is in one directory at another, which is there and empty.
+    pub(crate) fn between(profile: &'static Profile, place: &Path, backing: &Path) -> Option<Self> {
         if !rustix::process::geteuid().is_root() {
             return skip("mounting needs root");
         }
         if !Path::new("/dev/fuse").exists() {
             return skip("there is no /dev/fuse");
         }
-        let (place, backing) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
-        let faults = Arc::new(Faults::default());
+        let (faults, trace) = (Arc::new(Faults::default()), trace::Shared::default());
         let mut config = Config::default();
         config.mount_options = vec![MountOption::FSName("esker-test".into()), MountOption::NoAtime];
-        let served = serve::Passthrough::new(backing.path(), profile, Arc::clone(&faults)).unwrap();
-        match fuser::spawn_mount(served, place.path(), &config) {
-            Ok(session) => Some(Self { session: Some(session), place, backing, faults }),
+        let served = serve::Passthrough::new(backing, profile, Arc::clone(&faults), Arc::clone(&trace)).unwrap();
+        match fuser::spawn_mount(served, place, &config) {
+            Ok(session) => {
+                let (place, backing) = (place.to_owned(), backing.to_owned());
+                Some(Self { session: Some(session), place, backing, faults, trace, own: Vec::new() })
+            }
             Err(error) => skip(&format!("cannot mount: {error}")),
         }
     }
 
+    /// From now on changes are recorded.
+    pub(crate) fn record(&self) {
+        self.trace.begin(&self.backing);
+    }
+
+    /// Ends recording; gives the changes.
+    pub(crate) fn recorded(&self) -> trace::Trace {
+        self.trace.end(&self.backing)
+    }
+
     /// Where it is mounted.
     pub(crate) fn path(&self) -> &Path {
-        self.place.path()
+        &self.place
     }
 
     /// What it shows, without the file system in between.
     pub(crate) fn backing(&self) -> &Path {
-        self.backing.path()
+        &self.backing
     }
 
     /// From now on this operation fails on every path that contains `path`.
@@ -289,7 +316,7 @@ impl Mount {
 impl Drop for Mount {
     fn drop(&mut self) {
         // Lazily: a test that failed may have something open. The thread ends with the last use.
-        let _ = Command::new("umount").arg("-l").arg(self.place.path()).output();
+        let _ = Command::new("umount").arg("-l").arg(&self.place).output();
         drop(self.session.take());
     }
 }

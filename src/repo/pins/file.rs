@@ -6,9 +6,9 @@
 //! learned anew.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::fs::{DirBuilder, File, OpenOptions};
+use std::fs::{File, OpenOptions};
 use std::io::{self, Write};
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
@@ -18,6 +18,7 @@ use rustix::io::Errno;
 
 use super::Notices;
 use crate::id::{CredentialId, ObjectId, SessionId, hex, unhex};
+use crate::storage::local::{make_directories, sync_directory};
 
 /// What is remembered of a repository at a place.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -145,7 +146,7 @@ impl PinFile {
             return Ok(());
         }
         let parent = self.path.parent().ok_or(io::ErrorKind::InvalidInput)?;
-        DirBuilder::new().recursive(true).mode(0o700).create(parent)?;
+        make_directories(parent)?;
         let _lock = lock(&self.path.with_extension("lock"))?;
         let mut pins = self.read();
         change(&mut pins);
@@ -176,14 +177,6 @@ fn lock(path: &Path) -> io::Result<File> {
         }
     }
     Err(io::Error::new(io::ErrorKind::WouldBlock, "another command holds its lock"))
-}
-
-/// Syncs a directory, where the file system can.
-fn sync_directory(path: &Path) -> io::Result<()> {
-    match File::open(path)?.sync_all() {
-        Err(error) if Errno::from_io_error(&error) == Some(Errno::INVAL) => Ok(()),
-        synced => synced,
-    }
 }
 
 #[cfg(test)]

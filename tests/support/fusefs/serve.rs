@@ -17,6 +17,7 @@ use fuser::{
 use rustix::fs::{AtFlags, CWD, Dir, FileType as Kind, Gid, Mode, OFlags, Stat, Timespec, Timestamps, Uid};
 use rustix::io::Errno;
 
+use super::trace::{self, Change};
 use super::{ENTRY_BYTES, Faults, Op, Profile};
 
 /// Nothing is remembered by the kernel, so that faults and repairs show at once.
@@ -45,6 +46,7 @@ struct Tables {
 pub(super) struct Passthrough {
     profile: &'static Profile,
     faults: Arc<Faults>,
+    trace: trace::Shared,
     top: PathBuf,
     top_ino: u64,
     tables: Mutex<Tables>,
@@ -61,16 +63,25 @@ fn through(fd: &OwnedFd) -> String {
     format!("/proc/self/fd/{}", fd.as_raw_fd())
 }
 
+fn inode(fd: &OwnedFd) -> Result<u64> {
+    Ok(rustix::fs::fstat(fd)?.st_ino)
+}
+
 const PATH: OFlags = OFlags::PATH.union(OFlags::NOFOLLOW).union(OFlags::CLOEXEC);
 
 impl Passthrough {
-    pub(super) fn new(top: &Path, profile: &'static Profile, faults: Arc<Faults>) -> Result<Self> {
+    pub(super) fn new(
+        top: &Path,
+        profile: &'static Profile,
+        faults: Arc<Faults>,
+        trace: trace::Shared,
+    ) -> Result<Self> {
         let fd = Arc::new(rustix::fs::open(top, PATH, Mode::empty())?);
         let top_ino = rustix::fs::fstat(&fd)?.st_ino;
         let mut tables = Tables::default();
         tables.nodes.insert(INodeNo::ROOT.0, Node { fd, lookups: 1 });
         let top = top.canonicalize().map_err(|_| Errno::NOENT)?;
-        Ok(Self { profile, faults, top, top_ino, tables: Mutex::new(tables) })
+        Ok(Self { profile, faults, trace, top, top_ino, tables: Mutex::new(tables) })
     }
 
     fn tables(&self) -> std::sync::MutexGuard<'_, Tables> {
@@ -183,6 +194,8 @@ impl Passthrough {
         let name = self.real_name(&fd, name)?;
         let stat = rustix::fs::statat(&*fd, &*name, AtFlags::SYMLINK_NOFOLLOW)?;
         rustix::fs::unlinkat(&*fd, &*name, flags)?;
+        let parent = inode(&fd)?;
+        self.trace.note(|number| Change::Remove { at: (number(parent), name.clone()) });
         let bytes = if Kind::from_raw_mode(stat.st_mode).is_file() { stat.st_size.cast_unsigned() } else { 0 };
         self.faults.give_room(bytes + ENTRY_BYTES);
         Ok(())
@@ -194,7 +207,32 @@ impl Passthrough {
         // Where to write is said with each write.
         let kept = wanted & (OFlags::RDONLY | OFlags::WRONLY | OFlags::RDWR | OFlags::TRUNC);
         let file = rustix::fs::open(through(fd), kept | OFlags::CLOEXEC, Mode::empty())?;
+        if kept.contains(OFlags::TRUNC) {
+            let file = inode(fd)?;
+            self.trace.note(|number| Change::Cut { file: number(file), length: 0 });
+        }
         Ok(self.keep(Handle::File(Arc::new(file))))
+    }
+
+    /// Notes in the trace what was just made under this name.
+    fn note_made(
+        &self,
+        parent: &OwnedFd,
+        name: &OsStr,
+        change: impl FnOnce(trace::Entry, trace::Number) -> Change,
+    ) -> Result<()> {
+        let made = rustix::fs::statat(parent, name, AtFlags::SYMLINK_NOFOLLOW)?.st_ino;
+        let parent = inode(parent)?;
+        self.trace.note_new(made, |number, new| change((number(parent), name.to_owned()), new));
+        Ok(())
+    }
+
+    fn synced(&self, ino: INodeNo) -> Result<()> {
+        let fd = self.node(ino)?;
+        self.meet(Op::Sync, &fd, 0)?;
+        let inode = inode(&fd)?;
+        self.trace.note(|number| Change::Sync { number: number(inode) });
+        Ok(())
     }
 
     fn open_flags(&self) -> FopenFlags {
@@ -242,6 +280,8 @@ impl Passthrough {
         while written < data.len() {
             written += rustix::io::pwrite(&fd, &data[written..], offset + written as u64)?;
         }
+        let file = inode(&fd)?;
+        self.trace.note(|number| Change::Write { file: number(file), offset, bytes: data.to_vec() });
         Ok(written)
     }
 
@@ -267,6 +307,7 @@ impl Passthrough {
         if let Some(size) = size {
             self.meet(Op::Write, &fd, size)?;
             rustix::fs::ftruncate(rustix::fs::open(through(&fd), OFlags::WRONLY, Mode::empty())?, size)?;
+            self.trace.note(|number| Change::Cut { file: number(stat.st_ino), length: size });
         }
         if times.iter().any(Option::is_some) {
             let [last_access, last_modification] = times.map(timespec);
@@ -283,7 +324,14 @@ impl Passthrough {
         self.meet_at(Op::Rename, &to_fd, to.1)?;
         let (from, to) = (self.real_name(&from_fd, from.1)?, self.real_name(&to_fd, to.1)?);
         let flags = rustix::fs::RenameFlags::from_bits_retain(flags.bits());
-        rustix::fs::renameat_with(&*from_fd, &*from, &*to_fd, &*to, flags)
+        rustix::fs::renameat_with(&*from_fd, &*from, &*to_fd, &*to, flags)?;
+        let moved = rustix::fs::statat(&*to_fd, &*to, AtFlags::SYMLINK_NOFOLLOW)?.st_ino;
+        let (from_parent, to_parent) = (inode(&from_fd)?, inode(&to_fd)?);
+        self.trace.note(|number| {
+            let (from, to) = ((number(from_parent), from.clone()), (number(to_parent), to.clone()));
+            Change::Rename { from, to, number: number(moved) }
+        });
+        Ok(())
     }
 
     fn xattr(&self, ino: INodeNo, read: impl Fn(&str, &mut [u8]) -> Result<usize>) -> Result<Vec<u8>> {
@@ -432,7 +480,9 @@ impl Filesystem for Passthrough {
         let made = || {
             let (fd, name) = self.make(parent, name, None)?;
             rustix::fs::mkdirat(&*fd, &*name, Mode::from_raw_mode(mode & !umask & 0o7777))?;
-            self.enter(&fd, &name)
+            let attributes = self.enter(&fd, &name)?;
+            self.note_made(&fd, &name, |at, number| Change::MakeDirectory { at, number })?;
+            Ok(attributes)
         };
         answer_entry(reply, made());
     }
@@ -450,6 +500,8 @@ impl Filesystem for Passthrough {
         let made = || {
             let (fd, name) = self.make(parent, name, self.profile.link)?;
             rustix::fs::linkat(CWD, through(&*self.node(ino)?), &*fd, &*name, AtFlags::SYMLINK_FOLLOW)?;
+            let (parent, file) = (inode(&fd)?, inode(&*self.node(ino)?)?);
+            self.trace.note(|number| Change::MakeFile { at: (number(parent), name.clone()), number: number(file) });
             self.enter(&fd, &name)
         };
         answer_entry(reply, made());
@@ -492,8 +544,12 @@ impl Filesystem for Passthrough {
             let exclusive = OFlags::from_bits_retain(flags.cast_unsigned()) & OFlags::EXCL;
             let mode = Mode::from_raw_mode(mode & !umask & 0o7777);
             let made = OFlags::CREATE | OFlags::WRONLY | OFlags::CLOEXEC | OFlags::NOFOLLOW;
+            let is_new = rustix::fs::statat(&*fd, &*name, AtFlags::SYMLINK_NOFOLLOW).is_err();
             rustix::fs::openat(&*fd, &*name, made | exclusive, mode)?;
             let attributes = self.enter(&fd, &name)?;
+            if is_new {
+                self.note_made(&fd, &name, |at, number| Change::MakeFile { at, number })?;
+            }
             let handle = self.open_as(&*self.node(attributes.ino)?, flags)?;
             Ok((attributes, handle))
         };
@@ -564,12 +620,12 @@ impl Filesystem for Passthrough {
     }
 
     fn fsync(&self, _: &Request, ino: INodeNo, _: FileHandle, _: bool, reply: ReplyEmpty) {
-        answer_empty(reply, self.node(ino).and_then(|fd| self.meet(Op::Sync, &fd, 0)));
+        answer_empty(reply, self.synced(ino));
     }
 
     fn fsyncdir(&self, _: &Request, ino: INodeNo, _: FileHandle, _: bool, reply: ReplyEmpty) {
         let lacking = self.profile.sync_directory.map_or(Ok(()), Err);
-        answer_empty(reply, lacking.and_then(|()| self.meet(Op::Sync, &*self.node(ino)?, 0)));
+        answer_empty(reply, lacking.and_then(|()| self.synced(ino)));
     }
 
     fn opendir(&self, _: &Request, ino: INodeNo, _: OpenFlags, reply: ReplyOpen) {

@@ -484,12 +484,12 @@ impl Base {
         let world = seat.world(0);
         let (repo, key) = Repository::init(Arc::new(seat), world, &init_options(), Local::default()).unwrap();
         let keys = [key.unwrap(), repo.add_member(Role::Writer, "writer", None).unwrap()];
-        let at = |role, key: &KeyFile| Actor {
+        let at = |role, key: &KeyFile, seed| Actor {
             has_cache: false,
-            ..Actor::new(0, role, key.clone(), dir.path(), Dice::new(1), &story)
+            ..Actor::new(0, role, key.clone(), dir.path(), Dice::new(seed), &story)
         };
-        let owner = at(Role::Owner, &keys[0]);
-        let writer = at(Role::Writer, &keys[1]);
+        let owner = at(Role::Owner, &keys[0], 1);
+        let writer = at(Role::Writer, &keys[1], 2);
         let back_up = |actor: &Actor, contents: [u64; 6]| {
             actor.write_source(|n| contents[usize::try_from(n).unwrap()]);
             actor.back_up_what_is_there(backup::CHECKPOINT_BYTES).unwrap()

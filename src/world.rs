@@ -6,6 +6,7 @@
 use std::fmt;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 /// A moment: seconds since 1970 UTC, negative before it, and nanoseconds below a second.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
@@ -33,10 +34,21 @@ impl Time {
     }
 }
 
-/// Tells the time.
+/// Tells the time and lets it pass.
 pub trait Clock: Send + Sync {
     /// The wall-clock time. Clocks may jump; nothing's safety rests on them.
     fn now(&self) -> Time;
+
+    /// How long it is since some moment that stays the same. Never goes back.
+    fn monotonic(&self) -> Duration {
+        let now = rustix::time::clock_gettime(rustix::time::ClockId::Monotonic);
+        Duration::new(u64::try_from(now.tv_sec).unwrap_or(0), u32::try_from(now.tv_nsec).unwrap_or(0))
+    }
+
+    /// Returns when that much time has passed.
+    fn sleep(&self, duration: Duration) {
+        std::thread::sleep(duration);
+    }
 }
 
 /// Gives random bytes fit for keys.
@@ -83,6 +95,16 @@ impl World {
     /// The wall-clock time.
     pub fn now(&self) -> Time {
         self.clock.now()
+    }
+
+    /// How long it is since some moment that stays the same.
+    pub fn monotonic(&self) -> Duration {
+        self.clock.monotonic()
+    }
+
+    /// Returns when that much time has passed.
+    pub fn sleep(&self, duration: Duration) {
+        self.clock.sleep(duration);
     }
 
     /// `N` random bytes fit for keys.

@@ -6,8 +6,7 @@
 //! after its commit, so it cannot report a snapshot as made that was called void here.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::thread::sleep;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use super::Options;
 use crate::error::{Context, Error, Kind, Result};
@@ -41,7 +40,7 @@ pub(super) struct Answers {
 struct Waiting {
     announced_secs: i64,
     /// The last sign of life, and when that was first seen here.
-    sign: Option<(Vec<u8>, Instant)>,
+    sign: Option<(Vec<u8>, Duration)>,
 }
 
 /// Whether all open sessions are to be answered for.
@@ -105,7 +104,7 @@ pub(super) fn all(
             return Err(Error::new(Kind::Interrupted, "the collection was interrupted while it waited for backups")
                 .hint("nothing was deleted; the next `esker prune` begins anew"));
         }
-        sleep(LOOK_EVERY);
+        repo.world.sleep(LOOK_EVERY);
     }
 }
 
@@ -125,9 +124,9 @@ impl Waiting {
         match &self.sign {
             // No sign was ever left: only the announcement says how long.
             _ if sign.is_empty() => Ok(age >= patience.as_secs()),
-            Some((known, since)) if *known == sign => Ok(since.elapsed() >= patience),
+            Some((known, since)) if *known == sign => Ok(repo.world.monotonic().saturating_sub(*since) >= patience),
             _ => {
-                self.sign = Some((sign, Instant::now()));
+                self.sign = Some((sign, repo.world.monotonic()));
                 Ok(false)
             }
         }

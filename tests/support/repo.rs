@@ -44,6 +44,17 @@ pub(crate) fn init_options() -> InitOptions {
     }
 }
 
+/// Packs and frames so small that a tree of a few kilobytes makes many of each.
+pub(crate) fn tiny_packs(packs: PackSettings) -> PackSettings {
+    PackSettings {
+        data_pack_bytes: 8 << 10,
+        tree_pack_bytes: 2 << 10,
+        frame_bytes: 2 << 10,
+        mixed_pack_bytes: 1 << 10,
+        ..packs
+    }
+}
+
 /// One credential's view of a repository, with a source and a cache of its own.
 pub(crate) struct Scene {
     dir: Arc<tempfile::TempDir>,
@@ -134,13 +145,7 @@ impl Scene {
 
     /// Packs and frames so small that a tree of a few kilobytes makes many of each.
     pub(crate) fn with_tiny_packs(mut self) -> Self {
-        self.packs = PackSettings {
-            data_pack_bytes: 8 << 10,
-            tree_pack_bytes: 2 << 10,
-            frame_bytes: 2 << 10,
-            mixed_pack_bytes: 1 << 10,
-            ..self.packs
-        };
+        self.packs = tiny_packs(self.packs);
         self
     }
 

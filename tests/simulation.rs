@@ -369,7 +369,6 @@ impl Actor {
             patience: Duration::from_secs(patience_secs),
             ignore_clock: false,
             close_lost: false,
-            threads: 1,
         };
         self.story.model().prunes_begun += 1;
         let result = self.open().and_then(|repo| prune::run(&repo, &options, &Monitor::silent(), |_| Ok(())));

@@ -331,7 +331,7 @@ fn a_collection_deletes_nothing_where_something_is_missing() {
 fn a_call_that_fails_is_an_error_and_deletes_nothing_that_is_needed() {
     let it = Collision::new();
     let base = it.memory.snapshot();
-    for operation in [Operation::List, Operation::Get, Operation::GetRange] {
+    for operation in [Operation::List, Operation::Get] {
         for nth in 1..100 {
             it.memory.restore(base.clone());
             let _ = fs::remove_dir_all(it.scene.cache());

@@ -64,7 +64,9 @@ pub(crate) fn make(at: &Path) {
         assert_eq!(backup::run(&repo, options, &Monitor::silent()).unwrap().problems, 0);
     };
     // With checkpoints on the way.
-    let checkpoints = Options { checkpoint_bytes: 24 << 10, ..options(&source, "first") };
+    let usual = options(&source, "first");
+    let quick = PackSettings { frames_in_work: 1, frame_bytes: 4 << 10, ..usual.packs };
+    let checkpoints = Options { checkpoint_bytes: 8 << 10, packs: quick, ..usual };
     run(11, Secret::KeyFile(key.clone()), &checkpoints);
     // Each chunk in a frame of its own: a session whose index is too long for its commit.
     write_many(&source, 0);

@@ -11,7 +11,7 @@ use std::sync::Arc;
 use esker::storage::fault::{Faulty, Plan};
 
 use crate::cli::{Machine, Output};
-use crate::stops::{self, DISK, Excuse, Known, assert_calm, assert_checks, backup, noise, write_source};
+use crate::stops::{self, DISK, Excuse, Known, assert_calm, assert_checks, backup, noise};
 
 /// A command that changes something, and what else must hold than what holds for all.
 pub(crate) struct Case {
@@ -387,12 +387,7 @@ fn objects(folder: &Path) -> Vec<PathBuf> {
 /// A machine with a repository, two snapshots and a source that has changed since.
 pub(crate) fn begun(seed: u64) -> Machine {
     let machine = stops::machine(seed);
-    machine.esker(["init", "--no-recovery"]).success();
-    for generation in [1, 2] {
-        write_source(&machine, generation);
-        backup(&machine).success();
-    }
-    write_source(&machine, 3);
+    stops::begin(&machine);
     machine
 }
 

@@ -107,12 +107,26 @@ pub(crate) fn local(machine: &Machine) -> Local {
 pub(crate) fn open(machine: &Machine) -> Result<Repository> {
     let storage = machine.instead.clone().unwrap_or_else(|| Arc::new(local(machine)));
     let key = fs::read_to_string(machine.path(DISK).join("home/key")).unwrap();
-    let local = open::Local {
+    Repository::open(storage, machine.world.clone(), &Secret::KeyFile(key.parse()?), places(machine))
+}
+
+/// Where the machine keeps what it knows.
+pub(crate) fn places(machine: &Machine) -> open::Local {
+    open::Local {
         cache: Some(machine.path(DISK).join("cache")),
         state: Some(machine.path(DISK).join("state")),
         ..open::Local::default()
-    };
-    Repository::open(storage, machine.world.clone(), &Secret::KeyFile(key.parse()?), local)
+    }
+}
+
+/// Makes a repository and two snapshots, and changes the source once more.
+pub(crate) fn begin(machine: &Machine) {
+    machine.esker(["init", "--no-recovery"]).success();
+    for generation in [1, 2] {
+        write_source(machine, generation);
+        backup(machine).success();
+    }
+    write_source(machine, 3);
 }
 
 /// Options by which the source makes many packs, and a checkpoint after a few of them.

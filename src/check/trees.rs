@@ -227,11 +227,11 @@ impl Walk<'_, '_> {
             match piece {
                 Ok(piece) => {
                     total = total.saturating_add(piece.bytes());
-                    if let Piece::Chunk { id, bytes } = piece {
-                        if let Some(fault) = self.fault_of(&id, Some(bytes))? {
-                            self.affects(fault, path);
-                            whole = false;
-                        }
+                    if let Piece::Chunk { id, bytes } = piece
+                        && let Some(fault) = self.fault_of(&id, Some(bytes))?
+                    {
+                        self.affects(fault, path);
+                        whole = false;
                     }
                 }
                 Err(error) => {

@@ -282,7 +282,7 @@ fn nothing_of_a_repository_made_alike_is_taken_for_ones_own() {
             let reader = Reader::without_cache(&owner).unwrap();
             assert!(!reader.commits().headers.contains_key(&foreign), "{when}");
             assert!(owner.load_collections().unwrap().forgotten.is_empty(), "{when}");
-            let unchanged = before.get(&place).is_none();
+            let unchanged = !before.contains_key(&place);
             let faults = machine.check().faults;
             // A pack under its own name is nobody's, and a statement that does not count is no part of the list: neither
             // is in the way.

@@ -30,7 +30,7 @@ const STOPS: [Stop; 8] = [
 /// Runs a command with its disk recorded. `None` where this machine cannot.
 fn traced<T>(machine: &Machine, run: impl FnOnce() -> T) -> Option<(Trace, T)> {
     let (disk, backing) = (machine.path(DISK), machine.path("backing"));
-    fs::rename(&disk, &backing).unwrap();
+    rustix::fs::rename(&disk, &backing).unwrap();
     fs::create_dir(&disk).unwrap();
     let mount = Mount::between(&PLAIN, &disk, &backing)?;
     mount.record();
@@ -38,7 +38,7 @@ fn traced<T>(machine: &Machine, run: impl FnOnce() -> T) -> Option<(Trace, T)> {
     let trace = mount.recorded();
     drop(mount);
     fs::remove_dir(&disk).unwrap();
-    fs::rename(&backing, &disk).unwrap();
+    rustix::fs::rename(&backing, &disk).unwrap();
     Some((trace, result))
 }
 

@@ -382,7 +382,8 @@ impl Matrix {
         if let Some(info) = listed.iter().find(|info| info.id() == subject.snapshots[0].0) {
             let affected = affected.get(&info.id()).unwrap_or(&none);
             dumps(&reader, &info.snapshot.root, expected, affected, when);
-            let selection = stats::selection(&reader, &[info.snapshot.root.clone()], &[], &Monitor::silent()).unwrap();
+            let selection =
+                stats::selection(&reader, std::slice::from_ref(&info.snapshot.root), &[], &Monitor::silent()).unwrap();
             let files = expected.values().filter(|line| !is_directory(line)).count();
             assert_eq!(selection.snapshots.totals.files, files as u64, "{when}");
             stats::repository(&reader).unwrap();

@@ -98,7 +98,9 @@ fn a_damaged_cache_costs_reading_and_nothing_else() {
         copy_all(&kept, &cache);
         if let Some(name) = name {
             fs::remove_file(cache.join(name)).unwrap();
-            bytes.map(|bytes| fs::write(cache.join(name), bytes).unwrap());
+            if let Some(bytes) = bytes {
+                fs::write(cache.join(name), bytes).unwrap();
+            }
         }
         let recording = Recording::new(Arc::new(memory.clone()));
         let damaged = scene.over(Arc::new(recording.clone())).caching_in(cache);

@@ -336,7 +336,7 @@ fn durable(changes: &[Change]) -> Vec<bool> {
 /// One half of the numbers, another for each seed and stop.
 fn some(seed: u64, made: usize, n: usize) -> bool {
     let bytes = [seed, made as u64, n as u64].map(u64::to_le_bytes).concat();
-    blake3::hash(&bytes).as_bytes()[0] % 2 == 0
+    blake3::hash(&bytes).as_bytes()[0].is_multiple_of(2)
 }
 
 /// Gathers a trace while the file system is in use.

@@ -41,7 +41,11 @@ impl Machine {
         let mut packs: Vec<_> = content.iter().filter(|(name, _)| name.starts_with("packs/")).collect();
         packs.sort_by_key(|(_, bytes)| std::cmp::Reverse(bytes.len()));
         assert_eq!(packs.len(), 3);
-        (packs[0].0.clone(), packs[1].0.clone())
+        // The session's id, in the trailer.
+        let session = |bytes: &[u8]| bytes[bytes.len() - 32..bytes.len() - 16].to_vec();
+        let first = session(packs[0].1);
+        let tree = packs[1..].iter().find(|(_, bytes)| session(bytes) == first).unwrap();
+        (packs[0].0.clone(), tree.0.clone())
     }
 
     fn damage(&self, name: &str, how: impl FnOnce(&mut Vec<u8>)) {

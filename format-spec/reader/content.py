@@ -60,9 +60,13 @@ def attribute_name(value):
 
 
 def _entry_rule(entry):
+    attributes = sum(len(name) + len(value) for name, value in entry.get(10, []))
+    require(attributes <= limits.ATTRIBUTES, f"{attributes} bytes of extended attributes")
     size = entry.get(12, 0)
     if entry[2] == FILE:
         require(not (13 in entry and 14 in entry), "pieces beside a list")
+        require(len(entry.get(13, [])) <= limits.INLINE_PIECES, "too many pieces in an entry")
+        require(len(entry.get(16, [])) <= limits.HOLES, "too many holes")
         if 14 not in entry:
             total = sum(map(piece_bytes, entry.get(13, [])))
             require(total == size, f"pieces of {total} bytes in a file of {size}")
@@ -123,6 +127,8 @@ class Node:
         if not value and self.may_be_empty:
             return value
         (self.links if 1 in value else self.items)(value)
+        items = value[3] if 1 in value else value[2]
+        require(len(items) <= limits.ITEMS, f"{len(items)} items in a node")
         return value
 
 

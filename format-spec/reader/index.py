@@ -3,6 +3,7 @@
 from collections import namedtuple
 
 from conventions import Cursor, Truncated, require
+from keys import derive_bytes
 from packs import decode_table, frames_bytes
 
 Origin = namedtuple("Origin", "session epoch credential envelope")
@@ -25,6 +26,24 @@ def decode_segment(data):
         packs.append(Pack(pack, origins[origin], stored, salt, commitment, frames))
     cursor.end()
     return origins, packs
+
+
+def descriptions(data):
+    """By what all that a segment says of each pack goes, in the order of the packs."""
+    cursor = Cursor(data)
+    origins, found = [], []
+    for _ in range(_count(cursor, 68)):
+        begin = cursor.at
+        cursor.take(64)
+        cursor.take(cursor.u32())
+        origins.append(data[begin : cursor.at])
+    for _ in range(_count(cursor, 108)):
+        pack, origin, begin = cursor.take(32), cursor.u32(), cursor.at
+        cursor.take(68)
+        decode_table(cursor)
+        key_material = origins[origin] + pack + data[begin : cursor.at]
+        found.append(derive_bytes("pack description", key_material, 32))
+    return found
 
 
 def _count(cursor, least):

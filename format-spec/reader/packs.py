@@ -28,6 +28,7 @@ def decode_trailer(data):
     if suite != 1:
         raise Unsupported(f"suite {suite}")
     require(reserved == bytes(3), "reserved bytes are not zero")
+    require(trailer.directory_bytes <= limits.DIRECTORY, f"a directory of {trailer.directory_bytes} bytes")
     return trailer
 
 
@@ -43,6 +44,7 @@ def decode_table(cursor):
             raise Unsupported(f"a frame of kind {kind}")
         require(reserved == 0, "reserved bytes are not zero")
         require(1 <= plain_bytes <= limits.FRAME, f"a frame of {plain_bytes} plain bytes")
+        require(40 < sealed_bytes <= plain_bytes + 40, f"{plain_bytes} plain bytes sealed into {sealed_bytes}")
         require((chunks == 0) == (kind == SNAPSHOT_FRAME), f"{chunks} chunks in a frame of kind {kind}")
         frames.append(Frame(ordinal, kind, compression, offset, sealed_bytes, plain_bytes, chunks))
         offset += sealed_bytes

@@ -201,6 +201,11 @@ def index_segment(vector, released):
     index.decode_segment(vector.body)
 
 
+@handles("pack description")
+def pack_description(vector, released):
+    same(index.descriptions(vector.body)[0].hex(), vector["description"])
+
+
 @handles("pack trailer")
 def pack_trailer(vector, released):
     packs.decode_trailer(vector.body)

@@ -74,6 +74,10 @@ demo *ARGS:
 fuzz SECONDS="240":
     fuzz/run {{SECONDS}}
 
+# Every stop of every command, every cut of the power, a thousand kills. Not in CI.
+soak *ARGS:
+    ESKER_SOAK=1 cargo test --test crash --test kill --test power -- --nocapture {{ARGS}}
+
 # The collection protocol as a model: every order of steps in small scenes, and each rule broken. Half a minute.
 model *ARGS:
     cd model && cargo test --locked --release {{ARGS}}

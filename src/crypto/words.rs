@@ -10,6 +10,7 @@ use bip39::{Language, Mnemonic};
 use zeroize::{Zeroize, Zeroizing};
 
 use super::key::{KEY_BYTES, SecretKey};
+use super::wipe;
 
 /// How many words a seed is.
 pub const WORDS: usize = 24;
@@ -53,8 +54,8 @@ fn maybe(nearest: &[&str]) -> String {
 /// Words as they are typed, one line after the other.
 #[derive(Default)]
 pub struct Typed {
-    /// Their places in the list.
-    words: Zeroizing<[u16; WORDS]>,
+    /// Their places in the list; on the heap, since what is moved leaves a copy behind.
+    words: Box<Zeroizing<[u16; WORDS]>>,
     /// How many there are, those too many included, which are not kept.
     count: usize,
 }
@@ -95,6 +96,11 @@ impl Typed {
         if self.count != WORDS {
             return Err(WordsError::Count(self.count));
         }
+        // The library keeps the words' places in what it moves about.
+        wipe::after(|| self.decoded())
+    }
+
+    fn decoded(&self) -> Result<SecretKey, WordsError> {
         let list = Language::English.word_list();
         let phrase = phrase(self.words.iter().map(|word| list[usize::from(*word)]));
         let mnemonic = Mnemonic::parse_in_normalized(Language::English, &phrase).map_err(|_| WordsError::Checksum)?;
@@ -172,6 +178,10 @@ pub fn is_word(typed: &str) -> bool {
 
 /// The words of a seed, in order, with a space between two.
 pub fn words_of(seed: &SecretKey) -> Zeroizing<String> {
+    wipe::after(|| spelled(seed))
+}
+
+fn spelled(seed: &SecretKey) -> Zeroizing<String> {
     let mnemonic = Mnemonic::from_entropy_in(Language::English, seed.expose()).expect("32 bytes are 24 words");
     phrase(mnemonic.words())
 }

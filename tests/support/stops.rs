@@ -161,8 +161,8 @@ pub(crate) fn backup_in_many_packs(machine: &Machine) -> Result<backup::Report> 
     backup::run(&open(machine)?, &in_many_packs(machine), &Monitor::silent())
 }
 
-/// The snapshots that are listed: id and paths.
-fn listed(machine: &Machine, excuse: Excuse<'_>) -> BTreeMap<String, String> {
+/// The snapshots that are listed, oldest first: id and path.
+fn listed(machine: &Machine, excuse: Excuse<'_>) -> Vec<(String, String)> {
     let listed = machine.esker(["snapshots", "--json"]);
     assert!(listed.code == 0 || excuse.torn.is_some_and(|torn| listed.err().contains(torn)), "{listed}");
     let listed = listed.json();
@@ -174,45 +174,66 @@ fn listed(machine: &Machine, excuse: Excuse<'_>) -> BTreeMap<String, String> {
 
 /// Snapshots that must be there and whole: of each, what a restore of it gives.
 #[derive(Clone, Default)]
-pub(crate) struct Known(BTreeMap<String, Vec<String>>);
+pub(crate) struct Known {
+    stand: BTreeMap<String, Vec<String>>,
+    /// Those that may be gone; what is listed of them is whole.
+    may_go: BTreeMap<String, Vec<String>>,
+}
 
 impl Known {
     /// Those that are listed now, as they restore now.
     pub(crate) fn now(machine: &Machine) -> Self {
-        Self(
-            listed(machine, Excuse::default())
-                .into_iter()
-                .map(|(id, path)| (id.clone(), restored(machine, &id, &path, "now")))
-                .collect(),
-        )
+        let listed = listed(machine, Excuse::default()).into_iter();
+        let stand = listed.map(|(id, path)| (id.clone(), restored(machine, &id, &path, "now"))).collect();
+        Self { stand, may_go: BTreeMap::new() }
+    }
+
+    /// The same where the oldest so many are to be forgotten.
+    pub(crate) fn forgetting(mut self, machine: &Machine, oldest: usize) -> Self {
+        for (id, _) in &listed(machine, Excuse::default())[..oldest] {
+            self.may_go.extend(self.stand.remove_entry(id));
+        }
+        self
+    }
+
+    /// Adds snapshots of the source as it is now.
+    pub(crate) fn learn_of_source(&mut self, machine: &Machine, ids: BTreeSet<String>) {
+        let lines = tree::lines(&source(machine));
+        self.stand.extend(ids.into_iter().map(|id| (id, lines.clone())));
     }
 
     /// Asserts that all are listed, and restore as they did; and that others are whole as well.
     /// Gives the ids of those.
     pub(crate) fn assert_stand(&self, machine: &Machine, excuse: Excuse<'_>, when: &str) -> BTreeSet<String> {
         let listed = listed(machine, excuse);
-        for (id, lines) in &self.0 {
-            let path = listed.get(id).unwrap_or_else(|| panic!("snapshot {id} is gone, {when}"));
-            assert!(restored(machine, id, path, when) == *lines, "snapshot {id} is another, {when}");
+        for (id, path) in &listed {
+            if let Some(lines) = self.stand.get(id).or_else(|| self.may_go.get(id)) {
+                assert!(restored(machine, id, path, when) == *lines, "snapshot {id} is another, {when}");
+            }
         }
         self.assert_others(machine, listed, when)
     }
 
     /// The same where all have just been restored.
     pub(crate) fn assert_still_stand(&self, machine: &Machine, excuse: Excuse<'_>, when: &str) -> BTreeSet<String> {
-        let listed = listed(machine, excuse);
-        assert!(self.0.keys().all(|id| listed.contains_key(id)), "a snapshot is gone, {when}");
-        self.assert_others(machine, listed, when)
+        self.assert_others(machine, listed(machine, excuse), when)
     }
 
-    fn assert_others(&self, machine: &Machine, mut listed: BTreeMap<String, String>, when: &str) -> BTreeSet<String> {
-        listed.retain(|id, _| !self.0.contains_key(id));
-        for (id, path) in &listed {
+    fn assert_others(&self, machine: &Machine, listed: Vec<(String, String)>, when: &str) -> BTreeSet<String> {
+        let mut others: BTreeMap<String, String> = listed.into_iter().collect();
+        for id in self.stand.keys() {
+            assert!(others.remove(id).is_some(), "snapshot {id} is gone, {when}");
+        }
+        others.retain(|id, _| !self.may_go.contains_key(id));
+        for (id, path) in &others {
             let lines = restored(machine, id, path, when);
             let is_source = Path::new(path) == source(machine);
-            assert!(!is_source || lines == tree::lines(&source(machine)), "new snapshot {id} is another, {when}");
+            // What was forgotten comes back under another id.
+            let comes_back = self.may_go.values().any(|forgotten| *forgotten == lines);
+            let is_whole = !is_source || comes_back || lines == tree::lines(&source(machine));
+            assert!(is_whole, "new snapshot {id} is another, {when}");
         }
-        listed.into_keys().collect()
+        others.into_keys().collect()
     }
 }
 

@@ -67,7 +67,7 @@ pub(super) fn check(
     bad: &Bad,
 ) -> Result<BTreeSet<u32>> {
     let Some(first) = snapshots.first() else { return Ok(BTreeSet::new()) };
-    let nodes = Nodes { reader, unread: Mutex::default() };
+    let nodes = Nodes { reader, unread: Mutex::default(), unnamed: Mutex::default() };
     let mut walk = Walk {
         reader,
         nodes: &nodes,
@@ -96,6 +96,7 @@ impl Walk<'_, '_> {
             if monitor.stopping() {
                 return Err(Error::new(Kind::Interrupted, "the check was interrupted"));
             }
+            self.find_strays()?;
             while self.open.len() > entries.depth() {
                 self.leave();
             }
@@ -124,7 +125,7 @@ impl Walk<'_, '_> {
         while !self.open.is_empty() {
             self.leave();
         }
-        Ok(())
+        self.find_strays()
     }
 
     /// Whether the directory around is still whole.
@@ -275,6 +276,12 @@ impl Walk<'_, '_> {
         Ok(Some(fault.unwrap_or_else(|| self.faults.lost(id))))
     }
 
+    /// Notes the packs of nodes that could be read although the index does not name them.
+    fn find_strays(&mut self) -> Result<()> {
+        let unnamed = std::mem::take(&mut *self.nodes.unnamed.lock().unwrap_or_else(PoisonError::into_inner));
+        unnamed.iter().try_for_each(|id| self.fault_of(id, None).map(drop))
+    }
+
     /// Notes that a chunk is there only in a pack that the index does not name. Its segment was missed
     /// before, or else its commit is.
     fn stray(&mut self, pack: u32) -> Result<()> {
@@ -331,15 +338,20 @@ impl Walk<'_, '_> {
     }
 }
 
-/// A reader that remembers which node it could not read last.
+/// A reader that remembers which node it could not read last, and which it has read though the index
+/// does not name them.
 struct Nodes<'a, 'r> {
     reader: &'a Reader<'r>,
     unread: Mutex<Option<ChunkId>>,
+    unnamed: Mutex<Vec<ChunkId>>,
 }
 
 impl Nodes<'_, '_> {
     fn note<T>(&self, id: &ChunkId, result: Result<T>) -> Result<T> {
         *self.unread.lock().unwrap_or_else(PoisonError::into_inner) = result.is_err().then_some(*id);
+        if result.is_ok() && self.reader.places(id).next().is_none() {
+            self.unnamed.lock().unwrap_or_else(PoisonError::into_inner).push(*id);
+        }
         result
     }
 }

@@ -2,9 +2,18 @@
 //! index lost together with a pack.
 
 use std::collections::BTreeSet;
+use std::fs;
+use std::os::unix::fs::symlink;
+use std::sync::Arc;
+
+use esker::check::ReadData;
+use esker::storage::Storage;
+use esker::storage::memory::Memory;
 
 use super::cell::{Damage, Matrix};
+use super::repo::Scene;
 use super::subject::subject;
+use super::tree;
 
 /// A storage that shows some of its folders as they were after the first backup.
 #[test]
@@ -79,4 +88,22 @@ fn chunks_that_are_in_no_pack_are_one_fault() {
     let chunks = report.faults.iter().find(|fault| fault.object.starts_with("chunk ")).unwrap();
     assert_eq!(chunks.message, "it and others are in no pack");
     assert!(chunks.affected_total > 0);
+}
+
+/// A commit that nobody's later ones name, and of whose packs others need nothing but nodes.
+#[test]
+fn a_lost_commit_is_named_though_only_nodes_of_it_are_needed() {
+    let memory = Memory::new();
+    let owner = Scene::finely_cut(Arc::new(memory.clone()), 512, 3);
+    fs::create_dir_all(owner.source().join("dir/empty")).unwrap();
+    symlink("nowhere", owner.source().join("dir/link")).unwrap();
+    let lost = format!("snapshots/{}", owner.backup().id);
+    let kept = owner.writer().backup().id.to_string();
+    memory.delete(&lost).unwrap();
+    for read_data in [ReadData::No, ReadData::All] {
+        let report = owner.check_reading(read_data);
+        assert!(report.faults.len() == 1 && report.faults[0].object == lost, "{report:#?}");
+    }
+    fs::remove_dir_all(owner.cache()).unwrap();
+    assert_eq!(tree::lines(&owner.restore(&kept)), tree::lines(&owner.source()));
 }

@@ -23,13 +23,18 @@ COMMIT = Record(
     rule=_commit_rule,
 )  # fmt: skip
 
+def _snapshot_rule(snapshot):
+    require(14 not in snapshot or 13 in snapshot, "the repository of an original, and no original")
+
+
 SNAPSHOT_RECORD = Record(
     {
         1: integer, 2: Optional(uint(1, 999999999)), 3: text, 4: text, 5: Optional(uint(0, U32)),
         6: Optional(uint(0, U32)), 7: Optional(array(path, ascending=itself)),
         8: Optional(array(text, ascending=itself)), 9: Optional(ID), 10: root_entry,
-        11: tuple_of(*[uint()] * 12), 12: text,
+        11: tuple_of(*[uint()] * 12), 12: text, 13: Optional(ID), 14: Optional(ID),
     },
+    rule=_snapshot_rule,
 )  # fmt: skip
 
 

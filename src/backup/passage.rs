@@ -129,6 +129,7 @@ impl<'r> Passage<'r> {
             root,
             summary,
             program: self.options.program.clone(),
+            original: None,
             extra: Extra::default(),
         }
     }

@@ -55,6 +55,7 @@ pub(super) fn snapshot(app: &App, info: &SnapshotInfo) -> Value {
         "paths": snapshot.paths.iter().map(|path| display_bytes(path)).collect::<Vec<_>>(),
         "tree": tree,
         "parent": snapshot.parent.map(|parent| parent.to_string()),
+        "original": snapshot.original.map(|original| original.session.to_string()),
         "program_version": snapshot.program,
         "summary": summary(&snapshot.summary),
     })

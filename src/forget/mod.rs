@@ -50,7 +50,8 @@ pub fn undelete(reader: &Reader<'_>, info: &SnapshotInfo, monitor: &Monitor) -> 
         session.withdraw();
         return Err(error);
     }
-    let outcome = session.commit(CommitKind::Snapshot, Vec::new(), Some(&info.snapshot), Vec::new())?;
+    let snapshot = info.as_original();
+    let outcome = session.commit(CommitKind::Snapshot, Vec::new(), Some(&snapshot), Vec::new())?;
     match outcome {
         Outcome::Made => Ok(session.id()),
         Outcome::Flagged => Err(Error::new(

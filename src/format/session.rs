@@ -230,8 +230,19 @@ pub struct Snapshot {
     pub summary: Summary,
     /// The program that made it.
     pub program: String,
+    /// The snapshot this one was made of, and by that is a version of: a copy, or with other tags.
+    pub original: Option<Original>,
     /// Fields from a newer program.
     pub extra: Extra,
+}
+
+/// The snapshot that one was first made as, before it was copied or rewritten.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Original {
+    /// Its session.
+    pub session: SessionId,
+    /// Its repository, if it was made in another.
+    pub repo: Option<RepoId>,
 }
 
 impl Record for Snapshot {
@@ -252,6 +263,12 @@ impl Record for Snapshot {
         map.record(10, &self.root);
         map.list(11, &self.summary.fields(), |out, number| cbor::push_u64(out, *number));
         map.text(12, &self.program);
+        if let Some(original) = &self.original {
+            map.bytes(13, original.session.as_bytes());
+            if let Some(repo) = &original.repo {
+                map.bytes(14, repo.as_bytes());
+            }
+        }
         map.extra(&self.extra);
     }
 
@@ -280,8 +297,14 @@ impl Record for Snapshot {
         let summary = Summary::from_fields(numbers);
         let time = Time { secs, nanos: nanos.ok_or_else(|| malformed("a second of more than 10^9 nanoseconds"))? };
         let program = map.text(12)?.to_owned();
+        let session = map.optional(13, |decoder| cbor::read_array(WHAT, decoder))?.map(SessionId::from_bytes);
+        let repo = map.optional(14, |decoder| cbor::read_array(WHAT, decoder))?.map(RepoId::from_bytes);
+        let original = match (session, repo) {
+            (None, Some(_)) => return Err(malformed("the repository of an original, and no original")),
+            (session, repo) => session.map(|session| Original { session, repo }),
+        };
         let extra = map.extra()?;
-        Ok(Self { time, hostname, username, uid, gid, paths, tags, parent, root, summary, program, extra })
+        Ok(Self { time, hostname, username, uid, gid, paths, tags, parent, root, summary, program, original, extra })
     }
 }
 

@@ -8,7 +8,7 @@ use super::standing::Standing;
 use crate::crypto::seal;
 use crate::error::{Context, Error, Kind, Result};
 use crate::format::cbor;
-use crate::format::session::{CommitKind, Snapshot};
+use crate::format::session::{CommitKind, Original, Snapshot};
 use crate::id::SessionId;
 use crate::path::TreePath;
 use crate::storage::parallel::try_map;
@@ -32,6 +32,13 @@ impl SnapshotInfo {
     /// The snapshot's id: its session's.
     pub fn id(&self) -> SessionId {
         self.header.session
+    }
+
+    /// What a snapshot made of this one begins as: the same, and naming this one, or what this one was made
+    /// of, as its original.
+    pub fn as_original(&self) -> Snapshot {
+        let itself = Original { session: self.id(), repo: None };
+        Snapshot { original: Some(self.snapshot.original.unwrap_or(itself)), ..self.snapshot.clone() }
     }
 
     /// Whether it holds only what a restore was about to lose.

@@ -239,6 +239,7 @@ pub(crate) fn snapshot(root: Entry) -> Snapshot {
         root,
         summary: Summary::default(),
         program: "forged".into(),
+        original: None,
         extra: Extra::default(),
     }
 }

@@ -5,11 +5,11 @@ use esker::format::access::{Claim, EpochSecrets, Grant, Role, Statement};
 use esker::format::cbor::{self, Extra, Record};
 use esker::format::config::{ChunkerSettings, Config};
 use esker::format::gc::{Condemned, Done, Log, LogItem, Note, NoteClaim, Swept};
-use esker::format::session::{Announcement, Commit, CommitKind, Flag, Snapshot, Summary};
+use esker::format::session::{Announcement, Commit, CommitKind, Flag, Original, Snapshot, Summary};
 use esker::format::tree::{
     Attributes, Content, Detail, DirectoryLink, DirectoryNode, Entry, Hole, ListLink, ListNode, Piece, Totals, Xattr,
 };
-use esker::id::{ChunkId, DescriptionId, LinkGroup, ObjectId, PackId, SessionId};
+use esker::id::{ChunkId, DescriptionId, LinkGroup, ObjectId, PackId, RepoId, SessionId};
 use esker::path::Name;
 use esker::world::Time;
 use minicbor::Decoder;
@@ -128,6 +128,7 @@ pub(super) fn snapshot() -> Snapshot {
         root: root(),
         summary: Summary { files_new: 1, dirs_changed: 2, data_added: 300, duration_ms: 70, ..Summary::default() },
         program: "esker 0.1.0".into(),
+        original: Some(Original { session: SessionId::from_bytes([9; 16]), repo: Some(RepoId::from_bytes([8; 16])) }),
         extra: Extra::default(),
     }
 }
@@ -156,7 +157,15 @@ pub(super) fn sessions() -> Vec<Vector> {
     let announcement =
         Announcement { session: SESSION, time_secs: SECS, envelope: vec![0x21; 8], extra: Extra::default() };
     let flag = Flag { session: SESSION, collection: COLLECTION, time_secs: SECS, extra: Extra::default() };
-    let plain = Snapshot { parent: None, tags: vec![], uid: 0, gid: 0, time: Time::from_secs(SECS), ..snapshot() };
+    let plain = Snapshot {
+        parent: None,
+        original: None,
+        tags: vec![],
+        uid: 0,
+        gid: 0,
+        time: Time::from_secs(SECS),
+        ..snapshot()
+    };
     let maintenance = Commit {
         previous: vec![],
         segments: vec![],

@@ -391,6 +391,7 @@ fn snapshots() -> Vec<Case> {
         case("root_file", M, "a root that is a file", root(b"\xa3\x02\0\x03\0\x08\0")),
         case("eleven_numbers", M, "field 11 of eleven numbers", numbers(11)),
         case("thirteen_numbers", M, "field 11 of thirteen numbers", numbers(13)),
+        case("no_original", M, "the repository of an original, and no original", without(13)),
         case("root_named", M, "the root entry has a name", |bytes| {
             let mut id = [0x58, 0x20].to_vec();
             id.extend([7; 32]);

@@ -322,6 +322,7 @@ const RULES: &[(&str, &str, &[&str])] = &[
         "a root entry that has a name or is no directory",
         &["snapshot_full_root_named", "snapshot_full_root_file"],
     ),
+    ("9.3", "and field 14 without field 13", &["snapshot_full_no_original"]),
     ("9.3", "11 => [12*12 uint]", &["snapshot_full_eleven_numbers", "snapshot_full_thirteen_numbers"]),
     ("9.3", "? 2 => 1..999999999", &["snapshot_full_nanoseconds"]),
     ("9.3", "? 5 => uint32, ? 6 => uint32", &["snapshot_full_large_user", "snapshot_full_large_group"]),

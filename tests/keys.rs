@@ -559,3 +559,65 @@ fn repositories_made_alike_give_the_same_content_the_same_ids() {
     machine.set("ESKER_FROM_KEY_FILE", &key);
     machine.esker(["init", "--like", &url]).success();
 }
+
+// --- rotating -----------------------------------------------------------------------------
+
+#[test]
+fn what_opens_the_repository_opens_it_after_a_rotation_too() {
+    let machine = machine();
+    machine.esker(["key", "writer", "--out", "writer.key", "--name", "web-1"]).success();
+    let rotated = machine.esker(["key", "rotate"]).success();
+    assert!(rotated.out().starts_with("new keys for 3 credentials:"), "{rotated}");
+    machine.esker(["backup", "files", "--key-file", "writer.key"]).success();
+    machine.esker(["backup", "files"]).success();
+    let listed = machine.esker(["snapshots", "--key-file", "sheet"]).success();
+    assert_eq!(listed.out().matches("/files").count(), 3, "{listed}");
+    machine.esker(["restore", "latest", "--target", "out"]).success();
+    machine.esker(["check", "--read-data"]).success();
+    machine.esker(["key", "rotate", "--key-file", "writer.key"]).fails(6);
+    let list = machine.esker(["key", "list", "--json"]).success().json();
+    assert!(list[0].as_array().unwrap().iter().all(|member| member["up_to_date"] == true), "{list:?}");
+}
+
+#[test]
+fn somebody_is_removed_and_the_keys_are_rotated_in_one_command() {
+    let machine = machine();
+    machine.esker(["key", "writer", "--out", "writer.key", "--name", "web-1"]).success();
+    let list = machine.esker(["key", "list"]).success().out();
+    let id = list.lines().find(|line| line.contains("web-1")).unwrap().split_whitespace().next().unwrap();
+    let removed = machine.esker(["key", "remove", "--rotate", id]).success();
+    assert!(removed.out().contains("new keys for 2 credentials"), "{removed}");
+    machine.esker(["backup", "files", "--key-file", "writer.key"]).fails(6);
+}
+
+#[test]
+fn a_password_is_taken_away_by_its_own_id() {
+    let machine = machine();
+    let list = machine.esker(["key", "list", "--json"]).success().json();
+    let slot = list[0][0]["slots"][0].as_str().unwrap().to_owned();
+    let removed = machine.esker(["key", "remove", &slot]).success();
+    assert!(removed.out().starts_with("removed password"), "{removed}");
+    machine.esker(["snapshots"]).fails(12);
+    opens_with(&machine, "sheet");
+    machine.esker(["key", "remove", &slot, "--key-file", "sheet"]).fails(2);
+    machine.esker(["prune", "--key-file", "sheet"]).success();
+    assert!(objects(&machine, "keys").is_empty() && objects(&machine, "copies/keys").is_empty());
+    machine.esker(["check", "--key-file", "sheet"]).success();
+}
+
+#[test]
+fn a_sheet_is_tested_without_changing_anything() {
+    let machine = machine();
+    let before = [objects(&machine, "access"), objects(&machine, "keys"), objects(&machine, "sessions")];
+    let tested = machine.esker(["key", "test-recovery", "--words-file", "sheet"]).success();
+    assert!(tested.out().contains("it opens the repository as owner"), "{tested}");
+    assert!(tested.out().contains("was opened with it"), "{tested}");
+    assert_eq!(before, [objects(&machine, "access"), objects(&machine, "keys"), objects(&machine, "sessions")]);
+    machine.esker(["key", "writer", "--out", "writer.key", "--name", "web-1"]).success();
+    let refused = machine.esker(["key", "test-recovery", "--words-file", "writer.key"]).fails(6);
+    assert!(refused.err().contains("can read nothing back"), "{refused}");
+    let other = Machine::seeded(77);
+    other.esker(["init", "--recovery-key-file", "sheet"]).success();
+    fs::copy(other.path("sheet"), machine.path("foreign")).unwrap();
+    machine.esker(["key", "test-recovery", "--words-file", "foreign"]).fails(12);
+}

@@ -537,11 +537,22 @@ pub(super) enum KeyVerb {
         #[arg(long, value_name = "FILE")]
         new_password_file: Option<PathBuf>,
     },
-    /// Remove somebody; the snapshots made until now stay
+    /// Find out whether recovery words, a sheet or a kit would open the repository; changes nothing
+    TestRecovery {
+        /// Read the words, a recovery sheet or a kit from this file; `-` is standard input
+        #[arg(long, value_name = "FILE")]
+        words_file: Option<PathBuf>,
+    },
+    /// Remove somebody, or one of somebody's passwords; the snapshots made until now stay
     Remove {
         /// The id in `key list`, or the beginning of it
         id: String,
+        /// Give everybody who is left new keys, too, as `key rotate` does
+        #[arg(long)]
+        rotate: bool,
     },
+    /// Seal what is stored from now on with new keys, for everybody who is not removed
+    Rotate,
 }
 
 #[derive(Debug, clap::Args)]

@@ -12,14 +12,18 @@ use super::time::rfc3339;
 use super::unlock::{NewKeyFile, new_password, recovery_secret};
 use super::{place, text};
 use crate::crypto::slot::KdfCost;
+use crate::error::{Error, Kind};
 use crate::format::access::Role;
-use crate::id::CredentialId;
+use crate::id::{CredentialId, SlotId};
 use crate::monitor::Severity;
+use crate::path::TreePath;
 use crate::repo::Repository;
 use crate::repo::content::Reader;
 use crate::repo::members::MemberInfo;
 use crate::repo::recovery::{RECOVERY_LABEL, Sheet};
 use crate::repo::secret::Secret;
+use crate::repo::snapshots::Filter;
+use crate::repo::walk::Walk;
 use crate::world::Time;
 
 pub(super) fn run(app: &App, args: &KeyArgs) -> Result<()> {
@@ -46,8 +50,64 @@ pub(super) fn run(app: &App, args: &KeyArgs) -> Result<()> {
         KeyVerb::Recover { words_file, name, new_password_file } => {
             recover(app, words_file.as_deref(), name.clone(), new_password_file.as_deref())
         }
-        KeyVerb::Remove { id } => remove(app, &open()?, id),
+        KeyVerb::TestRecovery { words_file } => test_recovery(app, words_file.as_deref()),
+        KeyVerb::Remove { id, rotate } => remove(app, &open()?, id, *rotate),
+        KeyVerb::Rotate => rotate(app, &open()?),
     }
+}
+
+/// Opens an epoch.
+fn rotate(app: &App, repository: &Repository) -> Result<()> {
+    let rotation = repository.rotate()?;
+    if app.global.json {
+        return app.out.json(&json!({
+            "message_type": "rotated",
+            "id": rotation.epoch.to_string(),
+            "credentials": rotation.credentials,
+            "completed": rotation.completed,
+        }));
+    }
+    app.say(&format!(
+        "new keys for {} credentials: what is stored from now on is sealed with them\n\n\
+         What was stored before stays readable to who has the old keys and gets hold of it.\n\
+         Recovery sheets go on working; make a new kit with `esker key export --out FILE`.",
+        rotation.credentials
+    ))
+}
+
+/// Opens the repository with what is to be tested, as `key recover` would, and reads the newest snapshot's
+/// top directory with it.
+fn test_recovery(app: &App, words: Option<&Path>) -> Result<()> {
+    let storage = place::open(app)?;
+    crate::repo::open::load_config(&*storage)?;
+    let secret = recovery_secret(app, words)?;
+    let repository = place::unlock(app, storage, &secret)?;
+    drop(secret);
+    let id = repository.keys.credential.id();
+    if repository.keys.role != Role::Owner {
+        return Err(Error::new(Kind::Refused, format!("it opens writer {}, which can read nothing back", id.short()))
+            .hint("make recovery words of an owner with `esker key export --out FILE`")
+            .into());
+    }
+    let reader = Reader::new(&repository)?;
+    app.tell_faults(&reader);
+    let (snapshots, _) = reader.snapshots(&Filter::default())?;
+    let newest = match snapshots.last() {
+        Some(info) => {
+            Walk::below(&reader, TreePath::root(), &info.snapshot.root).next().transpose()?;
+            format!("newest snapshot {} was opened with it", info.id().short())
+        }
+        None => "there are no snapshots yet".to_owned(),
+    };
+    if app.global.json {
+        return app.out.json(&json!({
+            "message_type": "recovery_tested",
+            "id": id.to_string(),
+            "snapshots": snapshots.len(),
+            "newest": snapshots.last().map(|info| info.id().to_string()),
+        }));
+    }
+    app.say(&format!("it opens the repository as owner {}; {newest}", id.short()))
 }
 
 /// Adds an owner with a password.
@@ -141,6 +201,8 @@ fn list(app: &App, members: &[MemberInfo]) -> Result<()> {
                     "current": member.current,
                     "removed": member.removed,
                     "passwords": member.slots.len(),
+                    "slots": member.slots.iter().map(ToString::to_string).collect::<Vec<_>>(),
+                    "up_to_date": member.up_to_date,
                 })
             })
             .collect();
@@ -153,10 +215,14 @@ fn list(app: &App, members: &[MemberInfo]) -> Result<()> {
         let mut facts = Vec::new();
         facts.extend(member.current.then_some("in use now"));
         facts.extend(member.removed.then_some("removed"));
-        facts.push(match member.slots.len() {
+        facts.extend((!member.removed && !member.up_to_date).then_some("lacks the newest keys"));
+        let slots: Vec<_> = member.slots.iter().map(SlotId::short).collect();
+        let passwords = format!("passwords {}", slots.join(" "));
+        facts.push(match slots.len() {
             0 if member.label == RECOVERY_LABEL => "recovery words",
             0 => "key file",
-            _ => "password",
+            1 => "password",
+            _ => &passwords,
         });
         table.row([
             member.id.short(),
@@ -169,23 +235,47 @@ fn list(app: &App, members: &[MemberInfo]) -> Result<()> {
     table.lines().iter().try_for_each(|line| app.out.line(line))
 }
 
-fn remove(app: &App, repository: &Repository, wanted: &str) -> Result<()> {
+fn remove(app: &App, repository: &Repository, wanted: &str, rotate_too: bool) -> Result<()> {
     let members = repository.member_list();
-    let mut matching = members.iter().filter(|member| !wanted.is_empty() && member.id.to_string().starts_with(wanted));
-    let member = match (matching.next(), matching.next()) {
-        (Some(member), None) => member,
+    let is_meant = |id: &str| !wanted.is_empty() && id.starts_with(wanted);
+    let credentials = members.iter().filter(|member| is_meant(&member.id.to_string())).map(Meant::Credential);
+    let slots = members.iter().filter(|member| !member.removed).flat_map(|member| {
+        let slots = member.slots.iter().filter(|slot| is_meant(&slot.to_string()));
+        slots.map(move |slot| Meant::Slot(member, *slot))
+    });
+    let mut meant = credentials.chain(slots);
+    match (meant.next(), meant.next()) {
+        (Some(Meant::Credential(member)), None) => {
+            let reader = Reader::new(repository)?;
+            app.tell_faults(&reader);
+            // What it has committed so far stays.
+            let (_, commits) = reader.commits().newest_of(&member.id);
+            repository.remove_member(&member.id, commits)?;
+            let sentence = format!("removed {} {}", member.role.name(), member.id.short());
+            told(app, "removed", &member.id.to_string(), &sentence)?;
+        }
+        (Some(Meant::Slot(member, slot)), None) => {
+            repository.remove_slot(slot)?;
+            let sentence = format!("removed password {} of {} {}", slot.short(), member.role.name(), member.id.short());
+            told(app, "removed", &slot.to_string(), &sentence)?;
+        }
         (Some(_), Some(_)) => {
             return Err(usage(format!("nobody was removed: more than one id begins with `{wanted}`")).into());
         }
-        _ => {
+        (None, _) => {
             let what = format!("nobody was removed: no id begins with `{wanted}`");
             return Err(usage(what).hint("to see who there is, run `esker key list`").into());
         }
-    };
-    let reader = Reader::new(repository)?;
-    app.tell_faults(&reader);
-    // What it has committed so far stays.
-    let (_, commits) = reader.commits().newest_of(&member.id);
-    repository.remove_member(&member.id, commits)?;
-    told(app, "removed", &member.id.to_string(), &format!("removed {} {}", member.role.name(), member.id.short()))
+    }
+    if rotate_too {
+        // Opened again: who was removed must not be granted anything.
+        return rotate(app, &place::repository(app)?);
+    }
+    Ok(())
+}
+
+/// What an id in `key list` is of.
+enum Meant<'a> {
+    Credential(&'a MemberInfo),
+    Slot(&'a MemberInfo, SlotId),
 }

@@ -136,6 +136,7 @@ pub fn run(
     let collections = repo.load_collections()?;
     (report.packs_deleted, report.bytes_deleted) = collection.delete(&collections)?;
     collection.clear_sessions(&collections)?;
+    collection.clear_slots()?;
     if swept.is_some() || !notes.is_empty() {
         collection.finish(swept.into_iter().collect(), notes)?;
     }
@@ -220,6 +221,20 @@ impl Collection<'_> {
             }
         }
         try_map(storage.connections(), &names, |name| self.remove(name)).map(drop)
+    }
+
+    /// Deletes passwords that were taken away.
+    fn clear_slots(&self) -> Result<()> {
+        let storage = &self.repo.storage;
+        for folder in ["keys/", "copies/keys/"] {
+            for object in storage.list(folder).context(|| format!("cannot list `{folder}`"))? {
+                let slot = object.name.strip_prefix(folder).and_then(|id| id.parse().ok());
+                if slot.is_some_and(|slot| self.repo.access.removed_slots().contains(&slot)) {
+                    self.remove(&object.name)?;
+                }
+            }
+        }
+        Ok(())
     }
 
     /// Ends the collection: all it called dead is deleted.

@@ -70,6 +70,7 @@ pub struct EpochEntry {
 pub struct AccessList {
     members: BTreeMap<CredentialId, Member>,
     slots: Vec<SlotEntry>,
+    removed_slots: BTreeSet<SlotId>,
     epochs: Vec<EpochEntry>,
     heads: Vec<ObjectId>,
     /// Statements that are there with all they have seen, whether they count or not.
@@ -164,6 +165,11 @@ impl AccessList {
         self.slots
             .iter()
             .filter(|slot| self.members.get(&slot.credential).is_some_and(|member| member.removed.is_none()))
+    }
+
+    /// Slots that were taken away, of whomever: they open nothing any more.
+    pub fn removed_slots(&self) -> &BTreeSet<SlotId> {
+        &self.removed_slots
     }
 
     /// Epochs, oldest first.
@@ -303,6 +309,7 @@ fn evaluate_once(
         counted.insert(*hash);
     }
     list.slots.retain(|slot| !removed_slots.contains(&slot.slot));
+    list.removed_slots = removed_slots;
     let seen: BTreeSet<_> = counted.iter().flat_map(|hash| &statements[hash].statement.seen).copied().collect();
     list.heads = counted.difference(&seen).copied().collect();
     list.counted = counted;

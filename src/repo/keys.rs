@@ -165,10 +165,33 @@ impl Keys {
         Ok(SecretKey::from_bytes(session_secret(&secret).context(what)?))
     }
 
+    /// The secrets of an epoch that is being opened: fresh but for what stays in a repository's whole life.
+    pub fn new_epoch(&self, world: &World, private: &KemPrivate) -> EpochSecrets {
+        EpochSecrets {
+            id_key: *self.id_key.expose(),
+            chunker_key: *self.chunker_key.expose(),
+            index_key: world.random(),
+            psk: world.random(),
+            private: Some(*private.seed().expose()),
+        }
+    }
+
     /// Grants of every epoch this credential holds, to another.
     pub fn grants_for(&self, world: &World, to: &CredentialId, sealing: &KemPublic, role: Role) -> Result<Vec<Grant>> {
+        self.grants_of(world, to, sealing, role, |_| true)
+    }
+
+    /// Grants of the epochs this credential holds that are wanted, to another.
+    pub fn grants_of(
+        &self,
+        world: &World,
+        to: &CredentialId,
+        sealing: &KemPublic,
+        role: Role,
+        wanted: impl Fn(&EpochId) -> bool,
+    ) -> Result<Vec<Grant>> {
         let mut grants = Vec::new();
-        for epoch in &self.epochs {
+        for epoch in self.epochs.iter().filter(|epoch| wanted(&epoch.id)) {
             let private = match role {
                 Role::Writer => None,
                 Role::Owner => Some(*epoch.private.as_ref().ok_or_else(not_an_owner)?.seed().expose()),

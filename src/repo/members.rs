@@ -27,6 +27,8 @@ pub struct MemberInfo {
     pub removed: bool,
     /// Whether it unlocked this repository now.
     pub current: bool,
+    /// Whether it can use the newest epoch; another rotation mends that.
+    pub up_to_date: bool,
     /// Its password slots.
     pub slots: Vec<SlotId>,
 }
@@ -44,6 +46,7 @@ impl Repository {
                 label: self.keys.open_label(&member.label),
                 added_secs: member.added_secs,
                 removed: member.removed.is_some(),
+                up_to_date: self.is_up_to_date(id),
                 current: *id == self.keys.credential.id(),
                 slots: self.access.slots().filter(|slot| slot.credential == *id).map(|slot| slot.slot).collect(),
             })
@@ -133,14 +136,21 @@ impl Repository {
         Ok(())
     }
 
+    /// Takes a password from whoever it opens.
+    pub fn remove_slot(&self, slot: SlotId) -> Result<()> {
+        let statements = self.statements()?;
+        self.say(&statements, self.access.heads(), Claim::SlotRemoved { slot })?;
+        Ok(())
+    }
+
     /// Makes a statement and remembers it.
-    fn say(&self, statements: &Statements<'_>, seen: &[ObjectId], claim: Claim) -> Result<ObjectId> {
+    pub(super) fn say(&self, statements: &Statements<'_>, seen: &[ObjectId], claim: Claim) -> Result<ObjectId> {
         let hash = statements.say(seen, claim)?;
         self.pin_statement(hash, seen);
         Ok(hash)
     }
 
-    fn statements(&self) -> Result<Statements<'_>> {
+    pub(super) fn statements(&self) -> Result<Statements<'_>> {
         if self.keys.role != Role::Owner {
             return Err(not_an_owner());
         }

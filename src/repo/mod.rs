@@ -2,7 +2,7 @@
 //!
 //! Exactly this module sees plain text, keys and storage at once. [`access`] works out who may
 //! do what, [`keys`] holds what an unlocked credential can use, [`open`] begins a repository or
-//! unlocks one, [`members`] adds and removes credentials, [`recovery`] and [`kit`]
+//! unlocks one, [`members`] adds and removes credentials, [`epochs`] gives them new keys, [`recovery`] and [`kit`]
 //! put a key on paper, [`repair`] makes second copies count, [`pins`] remembers what was seen so that a
 //! storage that goes back is noticed, [`records`] reads and writes signed and
 //! sealed records. [`commits`] and [`collections`] say which sessions and packs count, [`session`]
@@ -26,6 +26,7 @@ pub mod collections;
 pub mod commits;
 pub mod content;
 pub mod directory;
+pub mod epochs;
 pub mod frames;
 pub mod import;
 pub mod keys;

@@ -284,6 +284,30 @@ pub(crate) const CASES: &[Case] = &[
         ..PLAIN
     },
     Case {
+        page: "esker-key-rotate",
+        name: "",
+        prepare: |machine| {
+            machine.esker(["key", "writer", "--name", "w", "--out", "writer"]).success();
+        },
+        run: |machine| done(&machine.esker(["key", "rotate"])),
+        after: |machine, _, when| {
+            // Whoever opened it before goes on, whatever came of it.
+            let made = machine.esker(["backup", "--key-file", "writer", "source"]);
+            assert_eq!(made.code, 0, "{made}, {when}");
+        },
+        ..PLAIN
+    },
+    Case {
+        page: "esker-key-test-recovery",
+        name: "",
+        prepare: |machine| {
+            machine.esker(["key", "export", "--out", "kit"]).success();
+            forget(machine);
+        },
+        run: |machine| done(&machine.esker(["key", "test-recovery", "--words-file", "kit"])),
+        ..READS
+    },
+    Case {
         page: "esker-key-remove",
         name: "",
         prepare: |machine| {

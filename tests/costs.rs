@@ -141,13 +141,20 @@ const EXPECTED_CALLS: &str = "
     Get access x2
     Put sessions
     Barrier
-    List gc x2
-    List notes x2
+    List gc
+    List notes
+    List gc
+    List notes
+    List log
     List snapshots
+    List log
     Get snapshots
     List flags
-    List gc x2
-    List notes x2
+    List gc
+    List notes
+    List gc
+    List notes
+    List log
     Get snapshots
     List packs
     List index
@@ -156,8 +163,11 @@ const EXPECTED_CALLS: &str = "
     Put snapshots
     Barrier
     List flags
-    List gc x2
-    List notes x2
+    List gc
+    List notes
+    List gc
+    List notes
+    List log
 ";
 
 fn a_large_file_takes_no_new_memory_for_its_bytes() {

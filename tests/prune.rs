@@ -45,6 +45,7 @@ fn options(scene: &Scene) -> Options {
         patience: Duration::ZERO,
         ignore_clock: false,
         close_lost: false,
+        fold_from: 1,
     }
 }
 

@@ -1,6 +1,6 @@
 """§10: the records of collections, notes and logs. A reader needs sweeps, notes and logs."""
 
-from conventions import Optional, Record, array, blob, integer, itself, known, text, tuple_of
+from conventions import Optional, Record, array, blob, integer, itself, known, text, tuple_of, uint
 from records import HASH, ID, hashes
 
 FLAG = Record({1: ID, 2: ID, 3: integer})
@@ -24,7 +24,7 @@ NOTE = Record(
 
 LOG = Record(
     {
-        1: integer, 2: Optional(hashes()),
+        1: integer, 2: Optional(uint(1)),
         3: Optional(array(tuple_of(text, blob()), ascending=lambda item: item[0])),
     },
 )  # fmt: skip

@@ -330,6 +330,12 @@ def every_snapshot_comes_back(world):
     write(os.path.join(source, "by the writer"), noise("writer", 100_000))
     world.esker("-r", repository, *key, "key", "writer", "--out", world / "writer", "--name", "writer")
     backup(key=("--key-file", world / "writer"))
+    # Under new keys; then collected, and single records folded into logs.
+    world.esker("-r", repository, *key, "key", "rotate")
+    write(os.path.join(source, "after the rotation"), noise("rotated", 100_000))
+    backup("--tag", "rotated")
+    world.esker("-r", repository, *key, "prune", "--fold-from", "1", "--max-unused", "0B")
+    same(os.listdir(os.path.join(repository, "snapshots")), [], "commits that are objects of their own")
     restored = restore_all(world, repository, key, made)
     shutil.rmtree(source)
     # Other keys of the same repository: a key file, a second password, a recovery kit.

@@ -98,15 +98,10 @@ class Repository:
         return self.secrets[epoch].k_index
 
     def _get(self, name):
-        """An object, or what a log has of it (§10.4)."""
-        try:
-            return self.storage.get(name)
-        except Absent:
-            if name not in self.logged:
-                raise
-            return self.logged[name]
+        """What a log has under a name, or else the object (§10.4)."""
+        return self.logged[name] if name in self.logged else self.storage.get(name)
 
-    def _record(self, name, kind, data, owners_only):
+    def _record(self, name, kind, data, owners_only, removed_too=False):
         record = records.open_record(data, kind, name, self.id, self.index_key)
         known = self.access.credentials.get(record.signer)
         if known is None:
@@ -114,7 +109,8 @@ class Repository:
         records.verify_record(record, known.verifying, kind, name, self.id)
         if owners_only and known.role != access.OWNER:
             raise Absent("the right to write this, for a writer")
-        if owners_only and record.signer in self.access.removals:
+        removal = self.access.removals.get(record.signer)
+        if owners_only and removal and not removed_too and hash_of(data) not in removal.accepted:
             raise Absent("the right to write this, for a credential that was removed")
         return record
 
@@ -137,10 +133,17 @@ class Repository:
 
     def _read_logs(self):
         self.logged = {}
-        logs = list(self._named("log", 32))
-        for _, _, fields, _ in self._records(logs, records.LOG, collection.LOG, owners_only=True):
-            for name, data in fields.get(3, []):
-                self.logged.setdefault(name, data)
+        logs = []
+        for name in self._named("log", 32):
+            try:
+                data = self.storage.get(name)
+                record = self._record(name, records.LOG, data, owners_only=True, removed_too=True)
+                fields = collection.LOG.decode(record.body)
+                logs.append((fields.get(2, 0), hash_of(data), fields))
+            except Refused as refusal:
+                self.warn(f"{name}: {refusal}")
+        for _, _, fields in sorted(logs, key=lambda log: log[:2]):
+            self.logged.update(fields.get(3, []))
 
     # What counts, §9.7: commits, then sweeps, then segments.
 

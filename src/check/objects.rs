@@ -5,20 +5,18 @@ use std::collections::{BTreeMap, BTreeSet};
 use super::{Bad, Fault, Faults, ReadData, Report};
 use crate::error::{Context, Error, Kind, Result};
 use crate::format::cbor::{self, Record};
-use crate::format::gc::Log;
 use crate::format::record::RecordKind;
 use crate::format::session::{Announcement, Flag};
 use crate::id::{CredentialId, ObjectId, PackId, SessionId};
 use crate::repo::collections::FLAGS;
 use crate::repo::commits::{SNAPSHOTS, session_of};
 use crate::repo::content::Reader;
+use crate::repo::logs::LOG;
 use crate::repo::open::{CONFIG, COPIES, read_config};
 use crate::repo::session::{ALIVE, PACKS, SESSIONS, pack_name};
 use crate::storage::parallel::try_map;
 use crate::storage::{self, ErrorKind, Listed};
 
-/// Folder of logs.
-const LOG: &str = "log/";
 /// Folder of change records.
 const CACHE: &str = "cache/";
 /// Bytes of the digest at the end of an object that is not named by its hash.
@@ -43,15 +41,14 @@ pub(super) fn check(
     check_slots(reader, faults)?;
     let announced = check_announcements(reader, faults)?;
     check_records::<Flag>(reader, RecordKind::Flag, FLAGS, faults)?;
-    check_records::<Log>(reader, RecordKind::Log, LOG, faults)?;
+    check_logs(reader, faults)?;
     check_digests(reader, ALIVE, faults)?;
     if read_data == ReadData::All {
         check_digests(reader, CACHE, faults)?;
     }
     let lost = check_commits(reader, faults)?;
     check_packs(reader, faults, bad, report)?;
-    let commits = reader.repo().storage.list(SNAPSHOTS).context(|| "cannot list the snapshots")?;
-    let committed = commits.iter().filter_map(|object| session_of(&object.name)).collect();
+    let committed = reader.repo().committed_sessions()?;
     Ok(Sessions { announced, committed, lost })
 }
 
@@ -177,6 +174,18 @@ fn check_records<R: Record>(reader: &Reader<'_>, kind: RecordKind, prefix: &str,
         cbor::decode::<R>(&opened.body).context(|| "cannot read it").map(drop)
     })
     .map(drop)
+}
+
+/// Every log verifies, and every item of it.
+fn check_logs(reader: &Reader<'_>, faults: &mut Faults) -> Result<()> {
+    let looked = each(reader, LOG, faults, |object, stored| {
+        let within = reader.repo().faults_of_log(&object.name, stored)?;
+        Ok(within.into_iter().map(|(item, error)| (object.name.clone(), item, error)).collect::<Vec<_>>())
+    })?;
+    for (log, item, error) in looked.into_iter().flatten() {
+        add(faults, &item, format!("in `{log}`: {}", found(&error)));
+    }
+    Ok(())
 }
 
 /// Every object that is its writer's own business ends with its digest.

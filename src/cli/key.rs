@@ -249,8 +249,9 @@ fn remove(app: &App, repository: &Repository, wanted: &str, rotate_too: bool) ->
             let reader = Reader::new(repository)?;
             app.tell_faults(&reader);
             // What it has committed so far stays.
-            let (_, commits) = reader.commits().newest_of(&member.id);
-            repository.remove_member(&member.id, commits)?;
+            let (_, mut accepted) = reader.commits().newest_of(&member.id);
+            accepted.extend(reader.collections().signed.get(&member.id).into_iter().flatten());
+            repository.remove_member(&member.id, accepted)?;
             let sentence = format!("removed {} {}", member.role.name(), member.id.short());
             told(app, "removed", &member.id.to_string(), &sentence)?;
         }

@@ -14,6 +14,7 @@ use crate::format::config::Config;
 use crate::monitor::Severity;
 use crate::repo::Repository;
 use crate::repo::commits::SNAPSHOTS;
+use crate::repo::logs::LOG;
 use crate::repo::open::{CONFIG, load_config};
 use crate::repo::secret::Secret;
 use crate::storage::local::Local;
@@ -206,7 +207,7 @@ fn find_out(app: &App, storage: &dyn Storage) -> Result<()> {
         Err(error) if error.kind() == ErrorKind::NotFound => {}
         Err(error) => return Err(error).context(what).map_err(Into::into),
     }
-    if !storage.list(SNAPSHOTS).context(what)?.is_empty() {
+    if !storage.list(SNAPSHOTS).context(what)?.is_empty() || !storage.list(LOG).context(what)?.is_empty() {
         let message = format!("{}: there are the snapshots of one whose `config` is lost", what());
         let hint = "put its `copies/config` in the place of `config`, or take another prefix";
         return Err(Error::new(Kind::Refused, message).hint(hint).into());

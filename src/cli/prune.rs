@@ -32,6 +32,7 @@ pub(super) fn collect(app: &App, repository: &Repository, args: &CollectArgs, dr
         patience: Duration::from_secs(args.patience),
         ignore_clock: args.ignore_clock,
         close_lost: args.close_lost_sessions,
+        fold_from: args.fold_from,
     };
     let work = app.work("prune");
     if dry_run {
@@ -118,6 +119,9 @@ fn tell(app: &App, report: &Report, took: Duration) -> Result<()> {
                 "bytes_written": report.bytes_written,
                 "packs_spared": report.packs_spared,
                 "sessions_closed": report.sessions_closed,
+                "records_folded": report.folded.objects,
+                "logs_written": report.folded.logs_written,
+                "logs_deleted": report.folded.logs_deleted,
                 "total_duration": took.as_secs_f64(),
             }),
         ));
@@ -128,6 +132,10 @@ fn tell(app: &App, report: &Report, took: Duration) -> Result<()> {
     if report.packs_spared > 0 {
         let spared = text::count(report.packs_spared, "pack was", "packs were");
         app.say(&format!("{spared} spared: a backup has come to need them meanwhile"))?;
+    }
+    if report.folded.logs_written > 0 {
+        let records = text::count(report.folded.objects, "record was", "records were");
+        app.say(&format!("{records} put together in {}", text::count(report.folded.logs_written, "log", "logs")))?;
     }
     if report.sessions_closed > 0 {
         let closed =

@@ -6,6 +6,7 @@ use super::args::{FilterArgs, GroupBy};
 use super::text::parse_bytes;
 use super::time::parse_age;
 use crate::forget::policy::Count;
+use crate::prune::fold::WORTH_IT;
 use crate::prune::plan::Unused;
 
 const KEEP: &str = "What to keep";
@@ -107,6 +108,9 @@ pub(super) struct CollectArgs {
     /// Go by this machine's clock though it is far from what others have signed
     #[arg(long, help_heading = GARBAGE)]
     pub(super) ignore_clock: bool,
+    /// Put single commits, notes and records of collections together in logs from so many of a kind on
+    #[arg(long, value_name = "N", default_value_t = WORTH_IT, help_heading = GARBAGE)]
+    pub(super) fold_from: usize,
     /// Give up what sessions have stored that have lost both announcement and commit
     #[arg(long, help_heading = GARBAGE)]
     pub(super) close_lost_sessions: bool,

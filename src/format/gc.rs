@@ -240,13 +240,13 @@ pub struct LogItem {
     pub stored: Vec<u8>,
 }
 
-/// `log/<hash>`: many commits, notes, sweeps and statements in one object.
+/// `log/<hash>`: many commits, notes, sweeps and ends of collections in one object.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Log {
     /// When, seconds since 1970.
     pub time_secs: i64,
-    /// Logs this one takes the place of, in ascending order.
-    pub supersedes: Vec<ObjectId>,
+    /// One more than the highest of the logs that were there.
+    pub generation: u64,
     /// The objects, in ascending order of name.
     pub items: Vec<LogItem>,
     /// Fields from a newer program.
@@ -258,7 +258,7 @@ impl Record for Log {
 
     fn encode_map(&self, map: &mut MapWriter<'_>) {
         map.i64(1, self.time_secs);
-        map.list(2, &self.supersedes, |out, log| cbor::push_bytes(out, log.as_bytes()));
+        map.u64_unless_zero(2, self.generation);
         map.list(3, &self.items, |out, item| {
             out.push(0x82);
             cbor::push_text(out, &item.name);
@@ -270,7 +270,7 @@ impl Record for Log {
     fn decode_map(map: &mut MapReader<'_, '_>) -> Result<Self> {
         const WHAT: &str = Log::WHAT;
         let time_secs = map.i64(1)?;
-        let supersedes = read_objects(map, 2, WHAT)?;
+        let generation = map.u64_or_zero(2)?;
         let items = map.list(3, |decoder| {
             if decoder.array().map_err(|error| cbor::fault(WHAT, &error))? != Some(2) {
                 return Err(DecodeError::malformed(WHAT, "an item is not a name and an object"));
@@ -281,7 +281,7 @@ impl Record for Log {
         if !items.is_sorted_by(|a, b| a.name < b.name) {
             return Err(DecodeError::malformed(WHAT, "items out of order or repeated"));
         }
-        Ok(Self { time_secs, supersedes, items, extra: map.extra()? })
+        Ok(Self { time_secs, generation, items, extra: map.extra()? })
     }
 }
 

@@ -76,13 +76,7 @@ pub(super) fn all(
     }
     let mut told = false;
     loop {
-        let committed: BTreeSet<SessionId> = repo
-            .storage
-            .list(SNAPSHOTS)
-            .context(|| "cannot list the snapshots")?
-            .iter()
-            .filter_map(|object| crate::repo::commits::session_of(&object.name))
-            .collect();
+        let committed = repo.committed_sessions()?;
         waiting.retain(|session, _| !committed.contains(session));
         let mut asked = Vec::new();
         for (session, one) in &mut waiting {
@@ -153,11 +147,8 @@ fn ask(repo: &Repository, collection: &CollectionId, session: &SessionId, answer
     answers.asked += 1;
     repo.put_named_record(RecordKind::Flag, &name, &cbor::encode(&flag))?;
     repo.storage.barrier().context(|| "cannot ask a session")?;
-    let commit = format!("{SNAPSHOTS}{session}");
-    match repo.storage.stat(&commit) {
-        Ok(_) => {}
-        Err(error) if error.kind() == ErrorKind::NotFound => drop(answers.void.insert(*session)),
-        Err(error) => return Err(error).context(|| format!("cannot look for `{commit}`")),
+    if !repo.is_there(&format!("{SNAPSHOTS}{session}"))? {
+        answers.void.insert(*session);
     }
     Ok(())
 }

@@ -2,10 +2,11 @@
 //!
 //! [`survey`] looks at the repository and marks what is live, [`mod@plan`] chooses what to delete and what to
 //! rewrite, [`repack`] rewrites it in an ordinary session, [`ask`] waits for the writers that may not have
-//! seen what is condemned, and this file puts the steps in their order. A collection has a random
+//! seen what is condemned, [`fold`] puts single records together, and this file puts the steps in their order. A collection has a random
 //! id and is never gone on with: one that stops costs the next its work, nothing else.
 
 mod ask;
+pub mod fold;
 pub mod plan;
 mod repack;
 mod survey;
@@ -21,13 +22,14 @@ use crate::format::record::RecordKind;
 use crate::id::{CollectionId, ObjectId, PackId, SessionId};
 use crate::monitor::{Monitor, Severity};
 use crate::repo::Repository;
-use crate::repo::collections::{Collections, FLAGS, GC};
+use crate::repo::collections::{Collections, FLAGS, GC, Lists};
 use crate::repo::keys::not_an_owner;
 use crate::repo::pack_writer::PackSettings;
 use crate::repo::session::{ALIVE, Outcome, PACKS, SESSIONS, pack_name};
 use crate::storage::ErrorKind;
 use crate::storage::parallel::try_map;
 use ask::{Answers, Wait};
+use fold::Folded;
 use plan::{Limits, Plan};
 use survey::Survey;
 
@@ -49,6 +51,8 @@ pub struct Options {
     pub ignore_clock: bool,
     /// Sessions that have lost their announcement and their commit are called void.
     pub close_lost: bool,
+    /// How many single records of a kind are put together in a log.
+    pub fold_from: usize,
 }
 
 /// What a collection did.
@@ -68,6 +72,8 @@ pub struct Report {
     pub packs_spared: u64,
     /// Sessions that never committed and were given up.
     pub sessions_closed: u64,
+    /// What became of single records.
+    pub folded: Folded,
 }
 
 /// Looks at the repository and says what a collection would do.
@@ -92,6 +98,7 @@ pub fn run(
     }
     repo.refuse_if_behind()?;
     // G1 to G3.
+    let logs_before = repo.load_logs(Lists::Settled)?;
     let mut survey = Survey::look(repo, options.close_lost, monitor)?;
     if !options.ignore_clock {
         survey.refuse_a_wrong_clock()?;
@@ -132,7 +139,7 @@ pub fn run(
     if wait == Wait::ForAll || answers.asked > 0 {
         swept = Some(collection.sweep(&garbage, &answers)?);
     }
-    // G8. (G7 folds nothing yet.)
+    // G8.
     let collections = repo.load_collections()?;
     (report.packs_deleted, report.bytes_deleted) = collection.delete(&collections)?;
     collection.clear_sessions(&collections)?;
@@ -141,6 +148,8 @@ pub fn run(
         collection.finish(swept.into_iter().collect(), notes)?;
     }
     collection.finish_abandoned(&collections)?;
+    // G7, last: what this collection has put is then folded, too.
+    report.folded = fold::run(repo, &logs_before, options.fold_from, monitor)?;
     Ok(report)
 }
 

@@ -61,7 +61,7 @@ impl<'r> Survey<'r> {
         for object in repo.list_settled(SESSIONS)? {
             announced.extend(object.name.strip_prefix(SESSIONS).and_then(|id| id.parse::<SessionId>().ok()));
         }
-        let reader = Reader::new(repo)?;
+        let reader = Reader::for_a_collection(repo)?;
         if let Some((object, error)) = reader.faults().first() {
             let what = format!("nothing was collected: `{object}` cannot be read, and what it names would be lost");
             return Err(Error::new(Kind::Refused, what).because(error.with_causes()).hint("run `esker check`"));

@@ -6,12 +6,13 @@
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 
 use super::Repository;
+use super::logs::LOG;
 use crate::error::{Context, Error, Kind, Result};
 use crate::format::access::Role;
 use crate::format::cbor::{self, Record};
 use crate::format::gc::{Condemned, Done, Note, NoteClaim, Swept};
 use crate::format::record::RecordKind;
-use crate::id::{ChunkId, CollectionId, DescriptionId, ObjectId, PackId, SessionId};
+use crate::id::{ChunkId, CollectionId, CredentialId, DescriptionId, ObjectId, PackId, SessionId};
 use crate::storage::parallel::try_map;
 use crate::storage::{self, Listed};
 
@@ -48,6 +49,15 @@ pub struct Collections {
     pub notes_seen: BTreeSet<ObjectId>,
     /// What the index says of packs that an owner has read and found to be so, every id computed again.
     pub attested: HashSet<DescriptionId>,
+    /// Collections that are finished.
+    pub finished: BTreeSet<CollectionId>,
+    /// Every note that verifies.
+    pub notes: BTreeSet<ObjectId>,
+    /// Those that no other has seen: what a new one names.
+    pub note_heads: BTreeSet<ObjectId>,
+    /// What each credential has said that must go on counting when it is removed: all but what it
+    /// vouched for.
+    pub signed: BTreeMap<CredentialId, BTreeSet<ObjectId>>,
     /// Objects that are no such record, with the reason. They count as absent.
     pub faults: Vec<(String, Error)>,
 }
@@ -81,6 +91,12 @@ impl Collections {
         self.unfinished = later.unfinished;
         self.sweeps.extend(later.sweeps);
         self.notes_seen.extend(later.notes_seen);
+        self.finished.extend(later.finished);
+        self.notes.extend(later.notes);
+        self.note_heads = later.note_heads;
+        for (signer, hashes) in later.signed {
+            self.signed.entry(signer).or_default().extend(hashes);
+        }
         for (object, error) in later.faults {
             if !self.faults.iter().any(|(known, _)| *known == object) {
                 self.faults.push((object, error));
@@ -94,7 +110,25 @@ impl Collections {
     }
 }
 
+/// How a list is made that may come in several pages while objects come and go.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Lists {
+    /// Once. An object that is folded or joined meanwhile could be missed if a whole collection ran while
+    /// the list was made; who misses it relies on less, or shows less.
+    Once,
+    /// Until a second list adds and removes nothing: for collectors, who delete what they miss the reason for.
+    Settled,
+}
+
 impl Repository {
+    /// Lists `prefix`.
+    pub(super) fn listed(&self, prefix: &str, lists: Lists) -> Result<Vec<Listed>> {
+        match lists {
+            Lists::Once => self.storage.list(prefix).context(|| format!("cannot list `{prefix}`")),
+            Lists::Settled => self.list_settled(prefix),
+        }
+    }
+
     /// Lists `prefix` until a second list adds and removes nothing.
     pub(crate) fn list_settled(&self, prefix: &str) -> Result<Vec<Listed>> {
         let what = || format!("cannot list `{prefix}`");
@@ -120,48 +154,199 @@ impl Repository {
     }
 
     fn try_load_collections(&self) -> Result<Option<Collections>> {
-        let mut all = Collections::default();
-        let mut condemned: BTreeMap<CollectionId, Vec<PackId>> = BTreeMap::new();
-        let mut done: BTreeMap<CollectionId, Done> = BTreeMap::new();
-        // Which of the two is listed first is all one: neither says anything about the other.
-        let listed = try_map(self.storage.connections(), &[GC, NOTES], |prefix| self.list_settled(prefix))?;
-        for object in &listed[0] {
-            let Some((collection, part)) = parse_gc_name(&object.name) else { continue };
-            match part {
-                "condemned" => match self
-                    .read_record::<Condemned>(RecordKind::Condemned, &object.name)?
-                    .of(collection, |record| record.collection)
-                {
-                    Read::Gone => return Ok(None),
-                    Read::Good(record, ..) => drop(condemned.insert(collection, record.packs)),
-                    Read::Bad(error) => all.faults.push((object.name.clone(), error)),
-                    Read::Passed => {}
-                },
-                "swept" => match self
-                    .read_record::<Swept>(RecordKind::Swept, &object.name)?
-                    .of(collection, |record| record.collection)
-                {
-                    Read::Gone => return Ok(None),
-                    Read::Good(record, hash, _) => {
-                        all.dead.extend(record.dead);
-                        all.void.extend(record.void);
-                        all.sweeps.insert(collection, hash);
-                    }
-                    Read::Bad(error) => all.faults.push((object.name.clone(), error)),
-                    Read::Passed => {}
-                },
-                "done" => match self
-                    .read_record::<Done>(RecordKind::Done, &object.name)?
-                    .of(collection, |record| record.collection)
-                {
-                    Read::Gone => return Ok(None),
-                    Read::Good(record, ..) => drop(done.insert(collection, record)),
-                    Read::Bad(error) => all.faults.push((object.name.clone(), error)),
-                    Read::Passed => {}
-                },
-                _ => {}
+        // Which of the two is listed first is all one: neither says anything about the other. Logs are listed
+        // after what single objects are taken from, which is the first of two lists that are the same.
+        let list = |prefixes: &[&str]| {
+            let what = |prefix: &&str| self.storage.list(prefix).context(|| format!("cannot list `{prefix}`"));
+            try_map(self.storage.connections(), prefixes, what)
+        };
+        let mut listed = list(&[GC, NOTES])?;
+        let mut lists = 1;
+        let of_logs = loop {
+            let mut again = list(&[GC, NOTES, LOG])?;
+            let of_logs = again.split_off(2).swap_remove(0);
+            if again == listed {
+                break of_logs;
+            }
+            (listed, lists) = (again, lists + 1);
+            if lists > LISTS_MAX {
+                return Err(Error::new(Kind::Failed, "cannot list the collections: they change all the time"));
+            }
+        };
+        let Some(logs) = self.logs_of(&of_logs)? else { return Ok(None) };
+        let singles = listed.iter().flatten().filter(|object| logs.find(&object.name).is_none());
+        let singles: Vec<&str> = singles.map(|object| &*object.name).collect();
+        let read = |name: &&str| match self.storage.get(name) {
+            Ok(stored) => Ok(Some(self.word(name, &stored))),
+            Err(error) if error.kind() == storage::ErrorKind::NotFound => Ok(None),
+            Err(error) => Err(error).context(|| format!("cannot read `{name}`")),
+        };
+        let mut said = Said::default();
+        for (name, word) in singles.iter().zip(try_map(self.storage.connections(), &singles, read)?) {
+            match word {
+                None => return Ok(None),
+                Some(word) => said.take(name, word.as_ref()),
             }
         }
+        let with_words = logs.iter().filter(|(_, contents)| {
+            contents.items.iter().any(|item| item.name.starts_with(GC) || item.name.starts_with(NOTES))
+        });
+        for (log, _) in with_words {
+            let Some(words) = self.words_in(log)? else { return Ok(None) };
+            // An item that another log has, too, says the same there.
+            words.iter().for_each(|(name, word)| said.take(name, Some(word)));
+        }
+        let mut all = said.finish();
+        let faults = logs.faults.iter().map(|(log, why)| (log.clone(), Error::new(Kind::Damaged, why.clone())));
+        all.faults.extend(faults);
+        Ok(Some(all))
+    }
+
+    /// What an object of a collection, or a note, says. `None` for what is neither by its name.
+    pub(super) fn word(&self, name: &str, stored: &[u8]) -> Option<Word> {
+        let bad = |error: Error| Word::Bad(error.kind(), error.innermost());
+        let word = match parse_gc_name(name) {
+            Some((collection, "condemned")) => self
+                .record::<Condemned>(RecordKind::Condemned, name, stored)
+                .of(collection, |record| record.collection)
+                .map(|record, _, _, _| Word::Condemned(collection, record.packs)),
+            Some((collection, "swept")) => self
+                .record::<Swept>(RecordKind::Swept, name, stored)
+                .of(collection, |record| record.collection)
+                .map(|record, hash, signer, _| Word::Swept(collection, record, hash, signer)),
+            Some((collection, "done")) => self
+                .record::<Done>(RecordKind::Done, name, stored)
+                .of(collection, |record| record.collection)
+                .map(|record, hash, signer, _| Word::Done(collection, record, hash, signer)),
+            Some(_) => return None,
+            None if name.starts_with(NOTES) => self
+                .record::<Note>(RecordKind::Note, name, stored)
+                .map(|note, hash, signer, role| Word::Note(note, hash, signer, role)),
+            None => return None,
+        };
+        Some(match word {
+            Read::Good(word) => word,
+            Read::Bad(error) => bad(error),
+            Read::Passed => Word::Passed,
+        })
+    }
+
+    /// Why an object of a log is not what its name says.
+    pub(super) fn fault_of(&self, name: &str, stored: &[u8]) -> Option<Error> {
+        if let Some(session) = super::commits::session_of(name) {
+            return self.open_commit(&session, stored).err();
+        }
+        match self.word(name, stored) {
+            Some(Word::Bad(kind, why)) => Some(Error::new(kind, why)),
+            _ => None,
+        }
+    }
+
+    /// The collections that have flagged each session.
+    pub fn load_flags(&self, prefix: &str) -> Result<BTreeMap<SessionId, Vec<CollectionId>>> {
+        let mut flags: BTreeMap<SessionId, Vec<CollectionId>> = BTreeMap::new();
+        for object in self.storage.list(prefix).context(|| "cannot list the flags")? {
+            // A flag that cannot be read still asks: its name says everything.
+            let parts = object.name.strip_prefix(FLAGS).and_then(|rest| rest.split_once('/'));
+            let parsed =
+                parts.and_then(|(session, collection)| Some((session.parse().ok()?, collection.parse().ok()?)));
+            if let Some((session, collection)) = parsed {
+                flags.entry(session).or_default().push(collection);
+            }
+        }
+        Ok(flags)
+    }
+
+    /// A record that counts as absent when it does not verify.
+    fn record<R: Record>(
+        &self,
+        kind: RecordKind,
+        name: &str,
+        stored: &[u8],
+    ) -> Read<(R, ObjectId, CredentialId, Role)> {
+        let opened = match self.open_record(kind, name, stored) {
+            Ok(opened) => opened,
+            Err(error) => return Read::Bad(error),
+        };
+        let member = self.access.member(&opened.credential);
+        // What a removed owner said counts as far as the removal accepts it.
+        if let Some(accepted) = member.and_then(|member| member.removed.as_ref())
+            && !accepted.contains(&opened.hash)
+        {
+            return Read::Passed;
+        }
+        let role = member.map_or(Role::Writer, |member| member.role);
+        match cbor::decode(&opened.body).context(|| format!("cannot read `{name}`")) {
+            Ok(record) => Read::Good((record, opened.hash, opened.credential, role)),
+            Err(error) => Read::Bad(error),
+        }
+    }
+}
+
+/// What one object says.
+#[derive(Debug)]
+pub(super) enum Word {
+    Condemned(CollectionId, Vec<PackId>),
+    Swept(CollectionId, Swept, ObjectId, CredentialId),
+    Done(CollectionId, Done, ObjectId, CredentialId),
+    Note(Note, ObjectId, CredentialId, Role),
+    /// It does not verify.
+    Bad(Kind, String),
+    /// Its writer was removed.
+    Passed,
+}
+
+/// What all objects say, as they come.
+#[derive(Default)]
+struct Said {
+    all: Collections,
+    condemned: BTreeMap<CollectionId, Vec<PackId>>,
+    done: BTreeMap<CollectionId, Done>,
+    seen_notes: BTreeSet<ObjectId>,
+}
+
+impl Said {
+    fn take(&mut self, name: &str, word: Option<&Word>) {
+        let all = &mut self.all;
+        match word {
+            None | Some(Word::Passed) => {}
+            Some(Word::Bad(kind, why)) => all.faults.push((name.to_owned(), Error::new(*kind, why.clone()))),
+            Some(Word::Condemned(collection, packs)) => drop(self.condemned.insert(*collection, packs.clone())),
+            Some(Word::Swept(collection, record, hash, signer)) => {
+                all.dead.extend(&record.dead);
+                all.void.extend(&record.void);
+                all.sweeps.insert(*collection, *hash);
+                all.signed.entry(*signer).or_default().insert(*hash);
+            }
+            Some(Word::Done(collection, record, hash, signer)) => {
+                self.done.insert(*collection, record.clone());
+                all.signed.entry(*signer).or_default().insert(*hash);
+            }
+            Some(Word::Note(note, hash, signer, role)) => {
+                // Who stops trusting an owner stops trusting what it vouched for.
+                if !matches!(note.claim, NoteClaim::Verified { .. }) {
+                    all.signed.entry(*signer).or_default().insert(*hash);
+                }
+                all.note_heads.insert(*hash);
+                self.seen_notes.extend(&note.seen);
+                all.notes.insert(*hash);
+                match (&note.claim, role) {
+                    (NoteClaim::Damaged { chunk, pack }, _) => drop(all.damaged.insert((*chunk, *pack))),
+                    (NoteClaim::Forgotten { session, commit, until_secs }, Role::Owner) => {
+                        let forgotten = all.forgotten.entry((*session, *commit)).or_default();
+                        forgotten.notes.insert(*hash, *until_secs);
+                    }
+                    (NoteClaim::Quarantined { session }, Role::Owner) => drop(all.quarantined.insert(*session)),
+                    // A writer could vouch for what it has planted itself.
+                    (NoteClaim::Verified { descriptions }, Role::Owner) => all.attested.extend(descriptions),
+                    _ => {}
+                }
+            }
+        }
+    }
+
+    fn finish(self) -> Collections {
+        let Self { mut all, condemned, mut done, seen_notes } = self;
         let hashes: BTreeSet<ObjectId> = all.sweeps.values().copied().collect();
         for (collection, record) in &done {
             let name = format!("{GC}{collection}/swept");
@@ -180,87 +365,36 @@ impl Repository {
                 all.unfinished.insert(collection, packs.into_iter().collect());
             }
         }
-        let read = |object: &storage::Listed| self.read_record::<Note>(RecordKind::Note, &object.name);
-        for (object, note) in listed[1].iter().zip(try_map(self.storage.connections(), &listed[1], read)?) {
-            match note {
-                Read::Gone => return Ok(None),
-                Read::Bad(error) => all.faults.push((object.name.clone(), error)),
-                Read::Good(Note { claim: NoteClaim::Damaged { chunk, pack }, .. }, ..) => {
-                    all.damaged.insert((chunk, pack));
-                }
-                Read::Good(
-                    Note { claim: NoteClaim::Forgotten { session, commit, until_secs }, .. },
-                    hash,
-                    Role::Owner,
-                ) => {
-                    all.forgotten.entry((session, commit)).or_default().notes.insert(hash, until_secs);
-                }
-                Read::Good(Note { claim: NoteClaim::Quarantined { session }, .. }, _, Role::Owner) => {
-                    all.quarantined.insert(session);
-                }
-                // A writer could vouch for what it has planted itself.
-                Read::Good(Note { claim: NoteClaim::Verified { descriptions }, .. }, _, Role::Owner) => {
-                    all.attested.extend(descriptions);
-                }
-                _ => {}
-            }
-        }
-        Ok(Some(all))
-    }
-
-    /// The collections that have flagged each session.
-    pub fn load_flags(&self, prefix: &str) -> Result<BTreeMap<SessionId, Vec<CollectionId>>> {
-        let mut flags: BTreeMap<SessionId, Vec<CollectionId>> = BTreeMap::new();
-        for object in self.storage.list(prefix).context(|| "cannot list the flags")? {
-            // A flag that cannot be read still asks: its name says everything.
-            let parts = object.name.strip_prefix(FLAGS).and_then(|rest| rest.split_once('/'));
-            let parsed =
-                parts.and_then(|(session, collection)| Some((session.parse().ok()?, collection.parse().ok()?)));
-            if let Some((session, collection)) = parsed {
-                flags.entry(session).or_default().push(collection);
-            }
-        }
-        Ok(flags)
-    }
-
-    /// Reads a record that counts as absent when it does not verify.
-    fn read_record<R: Record>(&self, kind: RecordKind, name: &str) -> Result<Read<R>> {
-        let stored = match self.storage.get(name) {
-            Ok(stored) => stored,
-            Err(error) if error.kind() == storage::ErrorKind::NotFound => return Ok(Read::Gone),
-            Err(error) => return Err(error).context(|| format!("cannot read `{name}`")),
-        };
-        let opened = match self.open_record(kind, name, &stored) {
-            Ok(opened) if opened.removed => return Ok(Read::Passed),
-            Ok(opened) => opened,
-            Err(error) => return Ok(Read::Bad(error)),
-        };
-        let role = self.access.member(&opened.credential).map_or(Role::Writer, |member| member.role);
-        Ok(match cbor::decode(&opened.body).context(|| format!("cannot read `{name}`")) {
-            Ok(record) => Read::Good(record, opened.hash, role),
-            Err(error) => Read::Bad(error),
-        })
+        all.finished.extend(done.into_keys());
+        all.note_heads.retain(|note| !seen_notes.contains(note));
+        all
     }
 }
 
 enum Read<R> {
-    /// The record, the hash of its bytes and its signer's role.
-    Good(R, ObjectId, Role),
+    Good(R),
     /// It does not verify.
     Bad(Error),
     /// Its writer was removed.
     Passed,
-    Gone,
 }
 
-impl<R> Read<R> {
+impl<R> Read<(R, ObjectId, CredentialId, Role)> {
     /// A record of another collection than its name says is none.
     fn of(self, collection: CollectionId, named: impl Fn(&R) -> CollectionId) -> Self {
         match self {
-            Self::Good(record, ..) if named(&record) != collection => {
+            Self::Good((record, ..)) if named(&record) != collection => {
                 Self::Bad(Error::new(Kind::Damaged, "it is another collection's"))
             }
             other => other,
+        }
+    }
+
+    fn map<T>(self, make: impl FnOnce(R, ObjectId, CredentialId, Role) -> T) -> Read<T> {
+        match self {
+            Self::Good((record, hash, signer, role)) => Read::Good(make(record, hash, signer, role)),
+            Self::Bad(error) => Read::Bad(error),
+            Self::Passed => Read::Passed,
         }
     }
 }

@@ -7,6 +7,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::Repository;
+use super::collections::Lists;
 use crate::error::{Context, Error, Kind, Result};
 use crate::format::access::Role;
 use crate::format::cbor::{self, MapReader, MapWriter, Record};
@@ -147,12 +148,21 @@ pub fn session_of(name: &str) -> Option<SessionId> {
 }
 
 impl Repository {
-    /// Reads one commit from the storage. [`Kind::Damaged`] when it does not verify.
+    /// Reads one commit, by itself or in a log. [`Kind::Damaged`] when it does not verify.
     pub fn load_commit(&self, session: &SessionId) -> Result<LoadedCommit> {
         let name = format!("{SNAPSHOTS}{session}");
         let what = || format!("cannot read commit `{name}`");
-        let stored = self.storage.get(&name).context(what)?;
-        let opened = self.open_record(RecordKind::Commit, &name, &stored)?;
+        match self.get_logged(&name)? {
+            Some(stored) => self.open_commit(session, &stored),
+            None => Err(storage::Error::not_found(&name)).context(what),
+        }
+    }
+
+    /// Opens a stored commit.
+    pub(super) fn open_commit(&self, session: &SessionId, stored: &[u8]) -> Result<LoadedCommit> {
+        let name = format!("{SNAPSHOTS}{session}");
+        let what = || format!("cannot read commit `{name}`");
+        let opened = self.open_record(RecordKind::Commit, &name, stored)?;
         let commit: Commit = cbor::decode(&opened.body).context(what)?;
         if commit.session != *session {
             return Err(Error::new(Kind::Damaged, what()).because("it is another session's"));
@@ -176,21 +186,37 @@ impl Repository {
 
     /// Lists and reads all commits; those `catalog` remembers, of the same length, are not read again.
     pub fn load_commits(&self, catalog: &mut Catalog) -> Result<Commits> {
+        self.load_commits_by(catalog, Lists::Once)
+    }
+
+    /// The same, by lists of that kind.
+    pub(super) fn load_commits_by(&self, catalog: &mut Catalog, lists: Lists) -> Result<Commits> {
         let mut commits = Commits::default();
+        // Singles before logs: who folds puts the log first.
+        let listed = self.listed(SNAPSHOTS, lists)?;
+        let logs = self.load_logs(lists)?;
+        let logged = logs.below(SNAPSHOTS);
         let mut sessions = Vec::new();
-        for object in self.storage.list(SNAPSHOTS).context(|| "cannot list the snapshots")? {
+        for object in listed.into_iter().filter(|object| !logged.contains_key(&*object.name)) {
             match session_of(&object.name) {
-                Some(session) => sessions.push((fact_key(&session), session, object.bytes)),
+                Some(session) => sessions.push((None, fact_key(&session), session, object.bytes)),
                 None => {
                     let error = Error::new(Kind::Damaged, "it is not named like a commit");
                     commits.faults.push((object.name, error));
                 }
             }
         }
-        let keys: Vec<&[u8]> = sessions.iter().map(|(key, ..)| &key[..]).collect();
+        for (name, (item, log)) in &logged {
+            if let Some(session) = session_of(name) {
+                sessions.push((Some(**log), fact_key(&session), session, item.bytes));
+            }
+        }
+        // Those of one log in a row: it is opened once.
+        sessions.sort_unstable_by_key(|(log, _, session, _)| (*log, *session));
+        let keys: Vec<&[u8]> = sessions.iter().map(|(_, key, ..)| &key[..]).collect();
         let known = catalog.facts(&keys);
         let mut unknown = Vec::new();
-        for ((key, session, bytes), known) in sessions.iter().zip(known) {
+        for ((_, key, session, bytes), known) in sessions.iter().zip(known) {
             let known = known.and_then(|bytes| cbor::decode::<CommitHeader>(&bytes).ok());
             match known.filter(|header| header.session == *session && header.stored_bytes == *bytes) {
                 Some(header) => drop(commits.headers.insert(*session, header)),
@@ -222,6 +248,14 @@ impl Repository {
         }
         self.drop_commits_of_removed_credentials(&mut commits);
         Ok(commits)
+    }
+
+    /// The sessions of which a commit is there, whatever is in it.
+    pub(crate) fn committed_sessions(&self) -> Result<BTreeSet<SessionId>> {
+        let listed = self.storage.list(SNAPSHOTS).context(|| "cannot list the snapshots")?;
+        let logs = self.load_logs(Lists::Once)?;
+        let names = listed.iter().map(|object| &*object.name).chain(logs.below(SNAPSHOTS).into_keys());
+        Ok(names.filter_map(session_of).collect())
     }
 
     fn drop_commits_of_removed_credentials(&self, commits: &mut Commits) {

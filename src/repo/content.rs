@@ -10,7 +10,7 @@ use std::collections::{BTreeSet, HashMap, HashSet, VecDeque};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use super::Repository;
-use super::collections::Collections;
+use super::collections::{Collections, Lists};
 use super::commits::Commits;
 use super::frames::{self, Buffers};
 use super::read_ahead::ReadAhead;
@@ -75,16 +75,21 @@ impl std::fmt::Debug for Reader<'_> {
 impl<'r> Reader<'r> {
     /// Loads what there is to read. Writes nothing to the storage.
     pub fn new(repo: &'r Repository) -> Result<Self> {
-        Self::with_catalog(repo, repo.open_catalog(), repo.cache.is_some())
+        Self::with_catalog(repo, repo.open_catalog(), repo.cache.is_some(), Lists::Once)
+    }
+
+    /// The same for a collector, whose lists must stand still.
+    pub(crate) fn for_a_collection(repo: &'r Repository) -> Result<Self> {
+        Self::with_catalog(repo, repo.open_catalog(), repo.cache.is_some(), Lists::Settled)
     }
 
     /// Loads everything from the storage, whatever the cache remembers: to check the repository.
     pub fn without_cache(repo: &'r Repository) -> Result<Self> {
-        Self::with_catalog(repo, Catalog::temporary(), false)
+        Self::with_catalog(repo, Catalog::temporary(), false, Lists::Once)
     }
 
-    fn with_catalog(repo: &'r Repository, mut catalog: Catalog, is_cached: bool) -> Result<Self> {
-        let mut commits = repo.load_commits(&mut catalog)?;
+    fn with_catalog(repo: &'r Repository, mut catalog: Catalog, is_cached: bool, lists: Lists) -> Result<Self> {
+        let mut commits = repo.load_commits_by(&mut catalog, lists)?;
         let mut collections = repo.load_collections()?;
         commits.leave_out(&collections.void);
         repo.pin_commits(&commits);

@@ -111,8 +111,8 @@ impl Repository {
     }
 
     /// Removes a credential. What it has committed until now stays; what it commits later does
-    /// not count. `commits` are the newest commits of that credential.
-    pub fn remove_member(&self, id: &CredentialId, commits: Vec<ObjectId>) -> Result<()> {
+    /// not count. `accepted` are the newest commits of that credential, and what it has said of collections.
+    pub fn remove_member(&self, id: &CredentialId, mut accepted: Vec<ObjectId>) -> Result<()> {
         let statements = self.statements()?;
         let refuse = |detail: &str| {
             Err(Error::new(Kind::Refused, format!("credential `{}` was not removed: {detail}", id.short())))
@@ -128,7 +128,6 @@ impl Repository {
             }
             Some(_) => {}
         }
-        let mut accepted = commits;
         accepted.extend(self.access.heads());
         accepted.sort();
         accepted.dedup();

@@ -5,7 +5,7 @@
 //! unlocks one, [`members`] adds and removes credentials, [`epochs`] gives them new keys, [`recovery`] and [`kit`]
 //! put a key on paper, [`repair`] makes second copies count, [`pins`] remembers what was seen so that a
 //! storage that goes back is noticed, [`records`] reads and writes signed and
-//! sealed records. [`commits`] and [`collections`] say which sessions and packs count, [`session`]
+//! sealed records. [`commits`] and [`collections`] say which sessions and packs count, [`logs`] hold many of their records, [`session`]
 //! is one writer's passage from announcement to commit, [`pack_writer`] turns chunks into
 //! packs, [`tree`] cuts directories and lists into nodes, [`import`] brings the local catalog up to
 //! date, [`content`] and [`reader`] read everything back, [`frames`] many frames at once and
@@ -31,6 +31,7 @@ pub mod frames;
 pub mod import;
 pub mod keys;
 pub mod kit;
+pub mod logs;
 mod look_again;
 pub mod members;
 pub mod notes;
@@ -72,6 +73,8 @@ pub struct Repository {
     cache: Option<PathBuf>,
     /// What this machine has seen of it before.
     watch: pins::Watch,
+    /// What this process has learned of its logs.
+    shelf: logs::Shelf,
 }
 
 impl Repository {

@@ -11,7 +11,6 @@ use crate::format::cbor::{self, Extra};
 use crate::format::gc::{Note, NoteClaim};
 use crate::format::record::RecordKind;
 use crate::id::{DescriptionId, ObjectId};
-use crate::storage::ErrorKind;
 
 /// Packs named by one note.
 const PACKS_MAX: usize = 100_000;
@@ -35,31 +34,11 @@ impl Repository {
             return Ok(());
         }
         self.refuse_if_behind()?;
-        let mut seen = self.newest_notes()?;
+        let mut seen: Vec<ObjectId> = self.load_collections()?.note_heads.into_iter().collect();
         for claim in claims {
             let note = Note { time_secs: self.world.now().secs, seen, claim, extra: Extra::default() };
             seen = vec![self.put_hashed_record(RecordKind::Note, NOTES, &cbor::encode(&note))?];
         }
         self.storage.barrier().context(|| "cannot store a note")
-    }
-
-    /// The notes that no other note has seen.
-    fn newest_notes(&self) -> Result<Vec<ObjectId>> {
-        let mut newest = BTreeSet::new();
-        let mut seen = BTreeSet::new();
-        for object in self.storage.list(NOTES).context(|| "cannot list the notes")? {
-            let stored = match self.storage.get(&object.name) {
-                Ok(stored) => stored,
-                // A collection has folded it into a log.
-                Err(error) if error.kind() == ErrorKind::NotFound => continue,
-                Err(error) => return Err(error).context(|| format!("cannot read `{}`", object.name)),
-            };
-            // One that does not verify is absent.
-            let Ok(opened) = self.open_record(RecordKind::Note, &object.name, &stored) else { continue };
-            let Ok(note) = cbor::decode::<Note>(&opened.body) else { continue };
-            newest.insert(opened.hash);
-            seen.extend(note.seen);
-        }
-        Ok(newest.difference(&seen).copied().collect())
     }
 }

@@ -10,6 +10,7 @@ use super::Repository;
 use super::access::{AccessList, NO_EPOCH};
 use super::commits::SNAPSHOTS;
 use super::keys::{ContentKeys, Keys, seal_grant};
+use super::logs::{LOG, Shelf};
 use super::pins::{Notices, Rollback, Watch};
 use super::secret::{KeyFile, Secret};
 use crate::chunk::cut::Parameters;
@@ -285,7 +286,7 @@ impl Repository {
     ) -> Result<Self> {
         let keys = Keys::open(config.repo, credential, &access)?;
         let cache = local.cache.map(|cache| cache_directory(&cache, &config.repo, &storage.place()));
-        let mut repository = Self { storage, world, config, access, keys, cache, watch };
+        let mut repository = Self { storage, world, config, access, keys, cache, watch, shelf: Shelf::default() };
         repository.look_at_pins()?;
         Ok(repository)
     }
@@ -305,7 +306,7 @@ fn refuse_over_a_lost_config(storage: &dyn Storage, what: impl Fn() -> &'static 
         Err(error) if error.kind() == storage::ErrorKind::NotFound => return Ok(()),
         result => result.context(&what)?,
     };
-    if storage.list(SNAPSHOTS).context(&what)?.is_empty() {
+    if storage.list(SNAPSHOTS).context(&what)?.is_empty() && storage.list(LOG).context(&what)?.is_empty() {
         return Ok(());
     }
     let place = storage.place();

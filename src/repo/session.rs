@@ -333,7 +333,9 @@ impl<'r> Session<'r> {
         // W8: only then look for flags, then at all sweeps.
         let flagged = repo.load_flags(&format!("{FLAGS}{}/", self.id))?.contains_key(&self.id);
         let void = repo.load_collections()?.void.contains(&self.id);
-        if flagged || void {
+        // A commit of this session that was folded before this one was put is a clone's: like a flag.
+        let cloned = repo.known_logs().find(&name).is_some_and(|(item, _)| item.hash != hash);
+        if flagged || void || cloned {
             return Ok(Outcome::Flagged);
         }
         repo.pin_commit(self.id, hash, &previous);

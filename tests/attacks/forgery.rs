@@ -71,7 +71,7 @@ fn what_only_owners_may_say_does_not_count_when_a_writer_says_it() {
         &writer,
         RecordKind::Log,
         "log/",
-        &Log { time_secs: 1, supersedes: vec![], items: vec![item], extra: extra() },
+        &Log { time_secs: 1, generation: 1, items: vec![item], extra: extra() },
     );
     let (itself, root) = (writer.keys.credential.id(), owner.keys.credential.id());
     let added = Claim::CredentialAdded {

@@ -154,8 +154,13 @@ fn make() -> Subject {
         let flag = Flag { session: *session, collection, time_secs: 1, extra: Extra::default() };
         put(&owner, RecordKind::Flag, &format!("flags/{session}/{collection}"), &cbor::encode(&flag));
     }
-    let items = vec![LogItem { name: format!("notes/{}", ObjectId::of(b"a note")), stored: b"a note".to_vec() }];
-    let log = Log { time_secs: 1, supersedes: vec![], items, extra: Extra::default() };
+    // A third, which stands in a log.
+    let before = memory.list("notes/").unwrap();
+    owner.attest(&whole).unwrap();
+    let third = memory.list("notes/").unwrap().into_iter().find(|object| !before.contains(object)).unwrap().name;
+    let items = vec![LogItem { name: third.clone(), stored: memory.get(&third).unwrap() }];
+    memory.delete(&third).unwrap();
+    let log = Log { time_secs: 1, generation: 1, items, extra: Extra::default() };
     put_hashed(&owner, RecordKind::Log, "log/", &cbor::encode(&log));
 
     let packs = packs_by_kind(&owner);

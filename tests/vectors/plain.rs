@@ -205,7 +205,7 @@ pub(super) fn collections() -> Vec<Vector> {
     };
     let log = Log {
         time_secs: SECS,
-        supersedes: vec![object(1)],
+        generation: 3,
         items: vec![
             LogItem { name: "notes/00".into(), stored: vec![1, 2] },
             LogItem { name: "snapshots/00".into(), stored: vec![3] },

@@ -185,6 +185,11 @@ impl Repository {
             let reached: BTreeSet<_> = commits.headers.values().flat_map(|header| &header.previous).copied().collect();
             let collections = self.load_collections()?;
             for (session, hash) in missing {
+                let is_there = commits.headers.get(&session).is_some_and(|header| header.hash == hash);
+                if is_there {
+                    // It has been folded into a log.
+                    continue;
+                }
                 let covered = reached.contains(&hash)
                     || collections.void.contains(&session)
                     || collections.forgotten.contains_key(&(session, hash));

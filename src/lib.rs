@@ -12,7 +12,7 @@
 //! | [`monitor`] | progress and problems |
 //! | [`repo`] | a repository: access, sessions, packs, snapshots |
 //! | [`source`] | reading a file system |
-//! | [`backup`], [`restore`], [`check`], [`dump`], [`ls`], [`stats`], [`forget`], [`prune`] | one verb each |
+//! | [`backup`], [`restore`], [`check`], [`dump`], [`ls`], [`stats`], [`forget`], [`prune`], [`copy`] | one verb each |
 //! | [`cli`] | the command line |
 //! | [`fuzzing`] | doors for the targets of `fuzz/`, no part of the API |
 
@@ -20,6 +20,7 @@ pub mod backup;
 pub mod check;
 pub mod chunk;
 pub mod cli;
+pub mod copy;
 pub mod crypto;
 pub mod dump;
 pub mod error;

@@ -124,13 +124,60 @@ fn help_lists_the_verbs_that_work_and_no_other() {
     let help = Machine::new().esker(["--help"]).success().out();
     let verbs = help.split("Commands:\n").nth(1).unwrap().split("\n\n").next().unwrap();
     let verbs: Vec<_> = verbs.lines().filter_map(|line| line.split_whitespace().next()).collect();
-    let expected = "init backup snapshots ls restore dump check stats forget undelete prune key repair demo cache config \
+    let expected = "init backup snapshots ls restore dump check stats forget undelete prune copy key repair demo cache config \
                     completions man version";
     assert_eq!(verbs.join(" "), expected);
     for verb in verbs {
         Machine::new().esker([verb, "--help"]).success();
     }
     Machine::new().esker(["scrub"]).fails(2);
+}
+
+/// What a copy says: into other ids, again, and a mirror of which nobody asks a key.
+#[test]
+fn a_copy_says_what_it_does_and_what_becomes_of_deduplication() {
+    let machine = machine_with_files();
+    machine.esker(["backup", "files"]).success();
+    machine.esker(["init", "--no-recovery", "--repo", "second", "--key-file", "second.key"]).success();
+    let copy = |more: &[&str]| {
+        let to = ["copy", "--to", "second", "--to-key-file", "second.key"];
+        machine.esker(to.iter().chain(more).copied()).success()
+    };
+    let first = copy(&["--verify"]).out();
+    assert!(first.starts_with("1 snapshot to copy\nthe target has other ids: files are cut anew"), "{first}");
+    assert!(first.contains("added, and read back\ncopied 1 snapshot in "), "{first}");
+    assert_eq!(copy(&[]).out(), "0 snapshots to copy, 1 there already\n");
+    assert_eq!(copy(&["--json"]).json()[0]["snapshots_skipped"], 1);
+
+    machine.esker(["backup", "--tag", "t", "files"]).success();
+    let planned = copy(&["--dry-run", "--json"]).json();
+    assert_eq!(
+        (planned.len(), &planned[0]["message_type"], &planned[0]["tags"][0]),
+        (1, &"would_copy".into(), &"t".into())
+    );
+    let copied = copy(&["--json"]).json();
+    assert_eq!(
+        (copied.len(), &copied[0]["message_type"], &copied[1]["message_type"]),
+        (2, &"copied".into(), &"summary".into())
+    );
+    assert_eq!(copied[0]["source_id"], planned[0]["id"]);
+    let there = machine.esker(["snapshots", "--repo", "second", "--key-file", "second.key", "--json"]).success().json();
+    assert_eq!((&there[0][1]["id"], &there[0][1]["original"]), (&copied[0]["id"], &planned[0]["id"]));
+    assert_eq!(copied[1]["chunk_ids"], "other");
+
+    let mirror = |more: &[&str]| {
+        let to = ["copy", "--mirror", "--to", "mirror", "--key-file", "none"];
+        machine.esker(to.iter().chain(more).copied())
+    };
+    mirror(&["--dry-run"]).success();
+    assert!(!machine.path("mirror").exists());
+    mirror(&[]).success();
+    assert_eq!(mirror(&["--json"]).success().json()[0]["objects_copied"], 0);
+    machine.esker(["check", "--read-data", "--repo", "mirror"]).success();
+    machine.esker(["copy", "--to", "mirror", "--to-key-file", "key"]).fails(2);
+    machine.esker(["copy", "--mirror", "--to", "second"]).fails(6);
+    machine.esker(["copy", "--to", "nowhere", "--to-key-file", "key"]).fails(10);
+    machine.esker(["copy", "--to", "second", "--to-key-file", "key"]).fails(12);
 }
 
 // --- exit codes ---------------------------------------------------------------------------
@@ -155,6 +202,12 @@ fn wrong_usage_is_2() {
         &["backup", ".", "--exclude", "[z-a"],
         &["backup", ".", "--exclude-if-present", "a/b"],
         &["--key-file", "key", "--password-file", "x", "snapshots"],
+        &["copy"],
+        &["copy", "--to", "memory:", "--to-key-file", "key"],
+        &["copy", "--to", "x", "--mirror", "--host", "h"],
+        &["copy", "--to", "x", "--delete"],
+        &["copy", "--to", "x", "--to-key-file", "key", "--to-password-file", "x"],
+        &["copy", "--to", "s3://bucket/x", "--to-option", "region"],
     ] {
         let output = machine.esker(args).fails(2);
         assert!(output.err().starts_with("error: ") && output.out().is_empty(), "{args:?}: {output}");

@@ -31,8 +31,8 @@ use crate::storage::local::make_directories;
 use crate::world::{Time, World};
 
 /// Variables whose values are secrets themselves.
-const SECRET_VARIABLES: [&str; 4] =
-    ["ESKER_PASSWORD", "ESKER_FROM_PASSWORD", "ESKER_WEBDAV_PASSWORD", "ESKER_WEBDAV_TOKEN"];
+const SECRET_VARIABLES: [&str; 5] =
+    ["ESKER_PASSWORD", "ESKER_FROM_PASSWORD", "ESKER_TO_PASSWORD", "ESKER_WEBDAV_PASSWORD", "ESKER_WEBDAV_TOKEN"];
 
 /// A command being run.
 pub(super) struct App {
@@ -162,6 +162,7 @@ impl App {
             Verb::Check(args) => super::check::run(self, args),
             Verb::Forget(args) => super::forget::run(self, args),
             Verb::Undelete(args) => super::forget::undelete(self, args),
+            Verb::Copy(args) => super::copy::run(self, args),
             Verb::Prune(args) => super::prune::run(self, args),
             Verb::Key(args) => super::key::run(self, args),
             Verb::Repair(args) => super::repair::run(self, args),

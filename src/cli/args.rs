@@ -9,6 +9,7 @@ use std::path::PathBuf;
 
 use clap::{Parser, Subcommand, ValueEnum};
 
+use super::copy_args::CopyArgs;
 use super::retention_args::{ForgetArgs, PruneArgs, UndeleteArgs};
 use super::storage_args::StorageArgs;
 use super::text::parse_bytes;
@@ -112,6 +113,8 @@ pub(super) enum Verb {
     Undelete(UndeleteArgs),
     /// Delete what no snapshot needs, beside any number of running backups
     Prune(PruneArgs),
+    /// Copy snapshots into another repository, or keep a mirror of this one
+    Copy(Box<CopyArgs>),
     /// List, add, remove and recover the passwords and key files that open the repository
     Key(KeyArgs),
     /// Put back what is lost or damaged, from what is there

@@ -8,7 +8,7 @@ use zeroize::Zeroizing;
 use super::app::App;
 use super::args::InitArgs;
 use super::fail::{Result, usage};
-use super::unlock::{NewKeyFile, Origin, first_password, origin, other_secret};
+use super::unlock::{Given, NewKeyFile, Origin, first_password, origin, other_secret};
 use super::{place, text};
 use crate::chunk::cut::Parameters;
 use crate::crypto::slot::KdfCost;
@@ -170,9 +170,16 @@ fn sheet(app: &App, repository: &Repository) -> Result<Zeroizing<String>> {
 fn like(app: &App, args: &InitArgs) -> Result<Option<(Parameters, ContentKeys)>> {
     let Some(url) = &args.like else { return Ok(None) };
     let what = || format!("no repository was made like `{}`", url.display());
-    let storage = place::open_at(app, url)?;
+    let storage = place::open_at(app, url, None)?;
     crate::repo::open::load_config(&*storage).context(what)?;
-    let other = place::unlock(app, storage, &other_secret(app, &args.from)?)?;
+    let given = Given {
+        password_file: args.from.from_password_file.as_deref(),
+        password_command: args.from.from_password_command.as_deref(),
+        key_file: args.from.from_key_file.as_deref(),
+        ..Given::default()
+    };
+    let secret = other_secret(app, given, "ESKER_FROM_", "password of the other repository: ")?;
+    let other = place::unlock(app, storage, &secret)?;
     let chunker = other.config.chunker;
     let keys = other.keys.content_keys().context(what)?;
     let parameters =

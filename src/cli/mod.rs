@@ -30,6 +30,8 @@ mod check;
 mod choose;
 mod config;
 mod console;
+mod copy;
+mod copy_args;
 mod demo;
 mod dump;
 mod fail;

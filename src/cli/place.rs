@@ -88,14 +88,26 @@ fn place(app: &App, given: &OsStr) -> Result<Place> {
     }
 }
 
-/// Options the configuration has for the repository, by name.
-type Options = Vec<(String, Zeroizing<String>)>;
+/// How a storage is reached.
+#[derive(Default)]
+struct Options<'a> {
+    /// Options the configuration has for the repository, by name.
+    configured: Vec<(String, Zeroizing<String>)>,
+    /// Those typed for another repository than `--repo`, if it is to be reached by its own.
+    own: Option<&'a [String]>,
+}
 
-/// A place without options: one that is not behind a URL.
-fn without(options: &Options) -> Result<()> {
-    match options.first() {
-        Some((name, _)) => Err(usage(format!("a local repository has no option `{name}`")).into()),
-        None => Ok(()),
+impl Options<'_> {
+    fn of_repo(app: &App) -> Result<Self> {
+        Ok(Self { configured: super::unlock::options(app)?, own: None })
+    }
+
+    /// For a place without options: one that is not behind a URL.
+    fn refuse(&self) -> Result<()> {
+        match self.configured.first() {
+            Some((name, _)) => Err(usage(format!("a local repository has no option `{name}`")).into()),
+            None => Ok(()),
+        }
     }
 }
 
@@ -106,9 +118,9 @@ fn limited(app: &App, local: Local) -> Arc<dyn Storage> {
 }
 
 /// The storage behind a URL, or one to be made there.
-fn reach_url(app: &App, url: &str, options: Options, make: bool) -> Result<Arc<dyn Storage>> {
-    let mut settings = app.global.storage.settings(app, url)?;
-    settings.options.extend(options.into_iter().map(|(name, value)| (name, value.to_string())));
+fn reach_url(app: &App, url: &str, options: Options<'_>, make: bool) -> Result<Arc<dyn Storage>> {
+    let mut settings = app.global.storage.settings(app, url, options.own)?;
+    settings.options.extend(options.configured.into_iter().map(|(name, value)| (name, value.to_string())));
     let reached = if make { remote::create(url, &settings) } else { remote::open(url, &settings) };
     reached.map_err(|error| match error {
         OpenError::Usage { what, hint: Some(hint) } => usage(what).hint(hint).into(),
@@ -135,20 +147,31 @@ fn reach_url(app: &App, url: &str, options: Options, make: bool) -> Result<Arc<d
 
 /// The storage of a repository that should be there.
 pub(super) fn open(app: &App) -> Result<Arc<dyn Storage>> {
-    let options = super::unlock::options(app)?;
-    Ok(app.traced(opened(app, given(app)?, options)?))
+    Ok(app.traced(opened(app, given(app)?, Options::of_repo(app)?)?))
 }
 
-/// The storage of another repository that should be there.
-pub(super) fn open_at(app: &App, given: &OsStr) -> Result<Arc<dyn Storage>> {
+/// The storage of another repository that should be there, reached with the options typed for it, or else with
+/// those typed for all.
+pub(super) fn open_at(app: &App, given: &OsStr, own: Option<&[String]>) -> Result<Arc<dyn Storage>> {
     // What is configured of options is for the repository that is configured.
-    Ok(app.traced(opened(app, given, Vec::new())?))
+    Ok(app.traced(opened(app, given, Options { own, ..Options::default() })?))
 }
 
-fn opened(app: &App, given: &OsStr, options: Options) -> Result<Arc<dyn Storage>> {
+/// The storage that a mirror is to be kept in: one that is begun, or one that is to be.
+pub(super) fn mirror_at(app: &App, given: &OsStr, own: Option<&[String]>) -> Result<Arc<dyn Storage>> {
+    let begun = |storage: &Arc<dyn Storage>| [CONFIG, "copies/config"].iter().any(|name| storage.stat(name).is_ok());
+    match opened(app, given, Options { own, ..Options::default() }) {
+        Err(Fail::Error(error)) if error.kind() == Kind::NoRepository => {}
+        Ok(storage) if !begun(&storage) => {}
+        reached => return Ok(app.traced(reached?)),
+    }
+    Ok(app.traced(created(app, given, Options { own, ..Options::default() })?))
+}
+
+fn opened(app: &App, given: &OsStr, options: Options<'_>) -> Result<Arc<dyn Storage>> {
     let place = place(app, given)?;
     if !matches!(place, Place::Remote(_)) {
-        without(&options)?;
+        options.refuse()?;
     }
     match (place, &app.memory) {
         (Place::Memory, Some(memory)) => Ok(memory.clone()),
@@ -170,14 +193,13 @@ fn opened(app: &App, given: &OsStr, options: Options) -> Result<Arc<dyn Storage>
 
 /// The storage of a repository that is to be made.
 pub(super) fn create(app: &App) -> Result<Arc<dyn Storage>> {
-    Ok(app.traced(created(app)?))
+    Ok(app.traced(created(app, given(app)?, Options::of_repo(app)?)?))
 }
 
-fn created(app: &App) -> Result<Arc<dyn Storage>> {
-    let options = super::unlock::options(app)?;
-    let place = place(app, given(app)?)?;
+fn created(app: &App, given: &OsStr, options: Options<'_>) -> Result<Arc<dyn Storage>> {
+    let place = place(app, given)?;
     if !matches!(place, Place::Remote(_)) {
-        without(&options)?;
+        options.refuse()?;
     }
     match (place, &app.memory) {
         (Place::Directory(path), _) => {

@@ -149,7 +149,7 @@ fn parse_span(text: &str) -> Result<Span, String> {
     Ok(span)
 }
 
-fn parse_percent(text: &str) -> Result<f64, String> {
+pub(super) fn parse_percent(text: &str) -> Result<f64, String> {
     let number = text.strip_suffix('%').and_then(|number| number.trim().parse::<f64>().ok());
     number
         .filter(|number| (0.0..=100.0).contains(number))

@@ -43,8 +43,9 @@ fn parse_rate(text: &str) -> Result<u64, String> {
 }
 
 impl StorageArgs {
-    /// What these arguments and the environment say about reaching the storage at `url`.
-    pub(super) fn settings(&self, app: &App, url: &str) -> Result<Settings> {
+    /// What these arguments and the environment say about reaching the storage at `url`. Another repository may
+    /// have options of its own.
+    pub(super) fn settings(&self, app: &App, url: &str, own: Option<&[String]>) -> Result<Settings> {
         let mut settings = Settings {
             ca_file: self.cacert.as_deref().map(|path| app.path(path)),
             insecure_tls: self.insecure_tls,
@@ -52,10 +53,12 @@ impl StorageArgs {
             download_bytes_per_sec: self.limit_download,
             ..Settings::default()
         };
-        for option in &self.option {
+        let flag = if own.is_some() { "--to-option" } else { "-o" };
+        for option in own.unwrap_or(&self.option) {
             let (key, value) = option.split_once('=').filter(|(key, _)| !key.is_empty()).ok_or_else(|| {
                 // What was typed may be a secret in the wrong place.
-                usage("an option after `-o` has no `=`").hint("write `-o KEY=VALUE`, such as `-o region=eu-1`")
+                usage(format!("an option after `{flag}` has no `=`"))
+                    .hint(format!("write `{flag} KEY=VALUE`, such as `{flag} region=eu-1`"))
             })?;
             settings.typed.push((key.to_owned(), value.to_owned()));
         }

@@ -11,7 +11,6 @@ use std::process::{Command, Stdio};
 use zeroize::Zeroizing;
 
 use super::app::App;
-use super::args::FromArgs;
 use super::config::OptionValue;
 use super::fail::{Result, usage};
 use super::text;
@@ -41,19 +40,39 @@ pub(super) enum Origin {
     Prompt,
 }
 
+/// What the command line says of what unlocks a repository.
+#[derive(Default)]
+pub(super) struct Given<'a> {
+    pub(super) password_file: Option<&'a Path>,
+    pub(super) password_command: Option<&'a str>,
+    pub(super) password_fd: Option<u32>,
+    pub(super) key_file: Option<&'a Path>,
+}
+
 /// Where the secret is to come from, by the command line and the environment.
 pub(super) fn origin(app: &App) -> Result<Origin> {
     let global = &app.global;
+    let given = Given {
+        password_file: global.password_file.as_deref(),
+        password_command: global.password_command.as_deref(),
+        password_fd: global.password_fd,
+        key_file: global.key_file.as_deref(),
+    };
+    origin_of(app, given, "ESKER_")
+}
+
+/// The same of any repository, whose variables in the environment begin like this.
+fn origin_of(app: &App, given: Given<'_>, prefix: &str) -> Result<Origin> {
     let given = [
-        global.password_file.clone().map(Origin::PasswordFile),
-        global.password_command.clone().map(Origin::Command),
-        global.password_fd.map(Origin::Descriptor),
-        global.key_file.clone().map(Origin::KeyFile),
+        given.password_file.map(|path| Origin::PasswordFile(path.to_owned())),
+        given.password_command.map(|command| Origin::Command(command.to_owned())),
+        given.password_fd.map(Origin::Descriptor),
+        given.key_file.map(|path| Origin::KeyFile(path.to_owned())),
     ];
-    if let Some(origin) = given.into_iter().flatten().next() {
-        return Ok(origin);
+    match given.into_iter().flatten().next() {
+        Some(origin) => Ok(origin),
+        None => from_environment(app, prefix),
     }
-    from_environment(app, "ESKER_")
 }
 
 /// Where the environment says that a secret is, in variables that begin like this.
@@ -84,27 +103,18 @@ fn from_environment(app: &App, prefix: &str) -> Result<Origin> {
 
 /// What unlocks the repository.
 pub(super) fn secret(app: &App) -> Result<Secret> {
-    match origin(app)? {
-        Origin::KeyFile(path) => read_key_file(&app.path(&path)),
-        Origin::Prompt => Ok(Secret::Password(ask(app, "password: ")?)),
-        other => Ok(Secret::Password(password(app, other)?)),
-    }
+    secret_from(app, origin(app)?, "password: ")
 }
 
-/// What unlocks the repository that something is taken from.
-pub(super) fn other_secret(app: &App, args: &FromArgs) -> Result<Secret> {
-    let given = [
-        args.from_password_file.clone().map(Origin::PasswordFile),
-        args.from_password_command.clone().map(Origin::Command),
-        args.from_key_file.clone().map(Origin::KeyFile),
-    ];
-    let origin = match given.into_iter().flatten().next() {
-        Some(origin) => origin,
-        None => from_environment(app, "ESKER_FROM_")?,
-    };
+/// What unlocks another repository: the one things are taken from, or brought to.
+pub(super) fn other_secret(app: &App, given: Given<'_>, prefix: &str, prompt: &str) -> Result<Secret> {
+    secret_from(app, origin_of(app, given, prefix)?, prompt)
+}
+
+fn secret_from(app: &App, origin: Origin, prompt: &str) -> Result<Secret> {
     match origin {
         Origin::KeyFile(path) => read_key_file(&app.path(&path)),
-        Origin::Prompt => Ok(Secret::Password(ask(app, "password of the other repository: ")?)),
+        Origin::Prompt => Ok(Secret::Password(ask(app, prompt)?)),
         other => Ok(Secret::Password(password(app, other)?)),
     }
 }

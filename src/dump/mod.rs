@@ -1,6 +1,6 @@
 //! Dump: the bytes of one file, or a directory as an archive, to a stream.
 //!
-//! [`fetch`] reads ahead: while one batch of chunks is being written, the frames of the next are
+//! [`fetch`](crate::repo::fetch) reads ahead: while one batch of chunks is being written, the frames of the next are
 //! read by several threads. Nothing is written that has not been checked against its id, so a
 //! damaged file ends the dump at the damage with an error, after only right bytes.
 
@@ -10,15 +10,17 @@ use crate::error::{Context, Error, Kind, Result};
 use crate::format::tree::{Detail, Entry};
 use crate::monitor::Monitor;
 use crate::path::TreePath;
+use crate::repo::fetch::{self, Broken, Part};
 use crate::repo::reader::{ReadRepo, find};
+use crate::repo::walk::Walk;
 
-mod fetch;
 mod tar;
 #[cfg(test)]
 mod tests;
 mod zip;
 
-use fetch::Part;
+/// Threads that fetch frames.
+const THREADS: usize = 4;
 
 /// What an archive is written as.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -37,7 +39,7 @@ pub fn dump_file<R: ReadRepo + ?Sized>(repo: &R, entry: &Entry, out: &mut dyn Wr
         return Err(Error::new(Kind::Usage, "only a regular file can be dumped by itself").hint(hint));
     }
     let mut entries = std::iter::once(Ok((TreePath::root(), entry.clone())));
-    fetch::run(repo, &mut entries, &mut |part| match part {
+    fetch::run(repo, THREADS, &mut entries, &mut |part| match part {
         Part::Bytes(bytes) => out.write_all(&bytes).context(written),
         Part::Zeros(bytes) => write_zeros(out, bytes).context(written),
         Part::Begin(_) | Part::End => Ok(()),
@@ -63,6 +65,25 @@ pub fn dump_archive<R: ReadRepo + ?Sized>(
         Archive::Tar => tar::write(repo, &top, out, monitor),
         Archive::Zip => zip::write(repo, &top, out, monitor),
     }
+}
+
+/// The entries of an archive of `top`: those below it with paths relative to it, or itself.
+fn entries_of<'r, R: ReadRepo + ?Sized>(
+    repo: &'r R,
+    top: &Entry,
+) -> Box<dyn Iterator<Item = Result<(TreePath, Entry), Broken>> + 'r> {
+    if let Some(name) = top.name.as_ref().filter(|_| !matches!(top.detail, Detail::Directory { .. })) {
+        return Box::new(std::iter::once(Ok((TreePath::root().join(name), top.clone()))));
+    }
+    let mut walk = Walk::below(repo, TreePath::root(), top);
+    Box::new(std::iter::from_fn(move || {
+        let entry = walk.next()?;
+        let path = walk.path().clone();
+        Some(match entry {
+            Ok(entry) => Ok((path, entry)),
+            Err(error) => Err((path, error)),
+        })
+    }))
 }
 
 fn written() -> &'static str {

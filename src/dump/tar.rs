@@ -9,13 +9,13 @@ use std::io::Write;
 
 use ::tar::{EntryType, Header};
 
-use super::fetch::{self, Part};
-use super::{write_zeros, written};
+use super::{THREADS, entries_of, write_zeros, written};
 use crate::error::{Context, Result};
 use crate::format::tree::{Attributes, Detail, Entry};
 use crate::id::LinkGroup;
 use crate::monitor::Monitor;
 use crate::path::TreePath;
+use crate::repo::fetch::{self, Part};
 use crate::repo::reader::ReadRepo;
 use crate::world::Time;
 
@@ -27,7 +27,7 @@ const LARGE_MAX: u64 = 0o77_777_777_777;
 
 pub(super) fn write<R: ReadRepo + ?Sized>(repo: &R, top: &Entry, out: &mut dyn Write, monitor: &Monitor) -> Result<()> {
     let mut seen: HashMap<LinkGroup, Vec<u8>> = HashMap::new();
-    let mut entries = fetch::entries_of(repo, top).map(|entry| {
+    let mut entries = entries_of(repo, top).map(|entry| {
         let (path, mut entry) = entry?;
         let name = path.as_bytes()[1..].to_vec();
         // A further name of a file has no bytes of its own.
@@ -46,7 +46,7 @@ pub(super) fn write<R: ReadRepo + ?Sized>(repo: &R, top: &Entry, out: &mut dyn W
         Ok((path, entry))
     });
     let mut bytes = 0;
-    fetch::run(repo, &mut entries, &mut |part| match part {
+    fetch::run(repo, THREADS, &mut entries, &mut |part| match part {
         Part::Begin(begun) => {
             let (path, entry) = *begun;
             bytes = entry.size();

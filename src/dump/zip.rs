@@ -5,19 +5,19 @@ use std::io::{Seek, Write};
 use ::zip::write::{FullFileOptions, ZipWriter};
 use ::zip::{CompressionMethod, DateTime};
 
-use super::fetch::{self, Part};
-use super::{write_zeros, written};
+use super::{THREADS, entries_of, write_zeros, written};
 use crate::error::{Context, Error, Kind, Result};
 use crate::format::tree::{Attributes, Detail, Entry};
 use crate::monitor::{Monitor, Severity};
 use crate::path::TreePath;
+use crate::repo::fetch::{self, Part};
 use crate::repo::reader::ReadRepo;
 use crate::world::Time;
 
 pub(super) fn write<R: ReadRepo + ?Sized>(repo: &R, top: &Entry, out: &mut dyn Write, monitor: &Monitor) -> Result<()> {
     let mut zip = ZipWriter::new_stream(out);
-    let mut entries = fetch::entries_of(repo, top);
-    fetch::run(repo, &mut entries, &mut |part| match part {
+    let mut entries = entries_of(repo, top);
+    fetch::run(repo, THREADS, &mut entries, &mut |part| match part {
         Part::Begin(begun) => {
             monitor.done(1, begun.1.size());
             begin(&mut zip, &begun.0, &begun.1, monitor)

@@ -6,7 +6,8 @@
 //! one is noticed, dropped and begun anew.
 //!
 //! What belongs to one run of the program is beside it: [`SessionTable`] knows the ids a session
-//! has claimed, in bounded memory, and [`Marks`] is one bit for each row of a catalog.
+//! has claimed, in bounded memory, [`SpilledValues`] what belongs to keys, and [`Marks`] is one bit for each row
+//! of a catalog.
 
 mod catalog;
 mod envelopes;
@@ -20,6 +21,7 @@ mod store;
 #[cfg(test)]
 mod tests;
 mod unnamed;
+mod values;
 
 use std::fs::File;
 use std::path::PathBuf;
@@ -31,6 +33,7 @@ pub use session::SessionTable;
 pub use spilled::Spilled;
 pub(crate) use unnamed::UnnamedWriter;
 pub(crate) use unnamed::unnamed_files;
+pub use values::SpilledValues;
 
 /// Opens a run of chunk rows and asks it for each of its rows, for `strangers` and for all at
 /// once by merging it: for [`crate::fuzzing`]. How many rows it has, or `None` when it is refused.

@@ -121,6 +121,11 @@ impl Keys {
         }
     }
 
+    /// Whether content has the same ids by these keys as by those, and is cut at the same places.
+    pub fn are_alike(&self, others: &Self) -> bool {
+        self.id_key.expose() == others.id_key.expose() && self.chunker_key.expose() == others.chunker_key.expose()
+    }
+
     /// The epoch new sessions use.
     pub fn current_epoch(&self) -> &EpochKeys {
         self.epochs.last().expect("a credential without epochs is not opened")

@@ -9,6 +9,10 @@
 //! is one writer's passage from announcement to commit, [`pack_writer`] turns chunks into
 //! packs, [`tree`] cuts directories and lists into nodes, [`import`] brings the local catalog up to
 //! date, [`content`] and [`reader`] read everything back, [`frames`] many frames at once and
+//! sealed records. [`commits`] and [`collections`] say which sessions and packs count, [`session`]
+//! is one writer's passage from announcement to commit, [`chunks`] stores what is new in it, [`pack_writer`] turns
+//! that into packs, [`tree`] cuts directories and lists into nodes, [`import`] brings the local catalog up to
+//! date, [`content`] and [`reader`] read everything back, [`frames`] many frames at once, [`fetch`] content in the order wanted, and
 //! [`read_ahead`] nodes before they are asked for, [`directory`] what a pack says of itself, and [`look_again`]
 //! finds what the index has lost; [`walk`] goes through a tree, [`reach`] finds all that is below it,
 //! [`snapshots`] lists and finds snapshots, [`standing`] says which commits are roots, [`notes`] says things
@@ -22,11 +26,13 @@ use crate::storage::Storage;
 use crate::world::World;
 
 pub mod access;
+pub mod chunks;
 pub mod collections;
 pub mod commits;
 pub mod content;
 pub mod directory;
 pub mod epochs;
+pub mod fetch;
 pub mod frames;
 pub mod import;
 pub mod keys;

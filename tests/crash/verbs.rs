@@ -211,6 +211,42 @@ pub(crate) const CASES: &[Case] = &[
         most: 32,
         ..PLAIN
     },
+    Case {
+        page: "esker-copy",
+        name: "into other ids",
+        prepare: |machine| other(machine, &[]),
+        run: |machine| done(&copy(machine)),
+        snapshots: 1,
+        after: |machine, _, when| assert_copied(machine, when),
+        ..PLAIN
+    },
+    Case {
+        page: "esker-copy",
+        name: "into the same ids",
+        prepare: |machine| other(machine, &["--like", "disk/repository", "--from-key-file", "disk/home/key"]),
+        run: |machine| done(&copy(machine)),
+        snapshots: 1,
+        after: |machine, _, when| assert_copied(machine, when),
+        ..PLAIN
+    },
+    Case {
+        page: "esker-copy",
+        name: "that keeps a mirror",
+        prepare: |machine| {
+            let repository = machine.path(DISK).join("repository");
+            let copied = std::process::Command::new("cp").arg("-r").arg(repository).arg(machine.path("other")).status();
+            assert!(copied.unwrap().success());
+            machine.esker(["backup", "--repo", "other", "source"]).success();
+        },
+        run: |machine| done(&mirror(machine)),
+        snapshots: 1,
+        after: |machine, _, when| {
+            let again = mirror(machine);
+            // What a storage has torn is mended, in the length it should have.
+            assert_eq!(again.code, 0, "{again}, {when}");
+        },
+        ..PLAIN
+    },
     Case { page: "esker-key-list", name: "", run: |machine| done(&machine.esker(["key", "list"])), ..READS },
     Case {
         page: "esker-key-add",
@@ -413,6 +449,36 @@ fn forget(machine: &mut Machine) {
 
 fn prune(machine: &Machine) -> Output {
     machine.esker(["prune", "--patience", "0s", "--max-unused", "0%"])
+}
+
+/// Makes another repository with a snapshot of the source, to copy from.
+fn other(machine: &mut Machine, how: &[&str]) {
+    let init = ["init", "--no-recovery", "--repo", "other", "--key-file", "other.key"];
+    machine.esker(init.iter().chain(how).copied()).success();
+    machine.esker(["backup", "--repo", "other", "--key-file", "other.key", "source"]).success();
+}
+
+/// The repository that is stopped: where it is, or what is there instead.
+fn place(machine: &Machine) -> std::ffi::OsString {
+    machine.env["ESKER_REPOSITORY".as_ref() as &std::ffi::OsStr].clone()
+}
+
+fn copy(machine: &Machine) -> Output {
+    let from = ["copy", "--repo", "other", "--key-file", "other.key", "--to-key-file", "disk/home/key", "--to"];
+    machine.esker(from.into_iter().map(Into::into).chain([place(machine)]))
+}
+
+fn mirror(machine: &Machine) -> Output {
+    machine.esker(["copy", "--mirror", "--repo", "other", "--to"].into_iter().map(Into::into).chain([place(machine)]))
+}
+
+/// Copied again it is there, once.
+fn assert_copied(machine: &Machine, when: &str) {
+    let again = copy(machine);
+    assert_eq!(again.code, 0, "{again}, {when}");
+    let listed = machine.esker(["snapshots", "--json"]).json();
+    let originals = listed[0].as_array().unwrap().iter().filter(|one| !one["original"].is_null());
+    assert_eq!(originals.count(), 1, "{when}");
 }
 
 fn restore(machine: &Machine, more: &[&str]) -> Output {

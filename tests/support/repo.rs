@@ -77,6 +77,14 @@ impl Scene {
         Self::with(storage, later(), dir, source)
     }
 
+    /// The same of a repository that is made in a certain way.
+    pub(crate) fn of(options: &InitOptions, storage: Arc<dyn Storage>) -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        let source = dir.path().join("source");
+        fs::create_dir(&source).unwrap();
+        Self::made_with(options, storage, later(), dir, source)
+    }
+
     /// The same with randomness that repeats.
     pub(crate) fn new_seeded(storage: Arc<dyn Storage>, seed: u64) -> Self {
         let dir = tempfile::tempdir().unwrap();

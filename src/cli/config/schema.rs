@@ -10,7 +10,8 @@ use clap::{Arg, ArgAction, Command, CommandFactory};
 use crate::cli::args::Cli;
 
 /// Flags that make no sense in a file: those that choose it, and what is decided anew each time.
-const TYPED_ONLY: [&str; 7] = ["config", "profile", "password-fd", "accept-rollback", "help", "version", "repo"];
+const TYPED_ONLY: [&str; 8] =
+    ["config", "profile", "password-fd", "to-password-fd", "accept-rollback", "help", "version", "repo"];
 
 /// What a key takes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -13,21 +13,17 @@ use super::record::{self, RecordWriter};
 use super::rows::{Left, PiecesRow, pieces_of};
 use super::unchanged::{Chosen, Digest};
 use super::units::{Expected, FileDone, Permits};
-use crate::chunk::frame::FrameBuilder;
 use crate::crypto::ident::{ChunkKind, IdKeys};
 use crate::error::{Context, Error, Kind, Result};
-use crate::format::cbor;
-use crate::format::pack::FrameKind;
 use crate::format::segment::PackEntry;
 use crate::format::session::{CommitKind, Snapshot, Summary};
 use crate::format::tree::{Content, Detail, Entry, Piece};
-use crate::id::{ChunkId, PackId};
-use crate::index::SessionTable;
+use crate::id::PackId;
 use crate::monitor::{Monitor, Severity};
 use crate::path::TreePath;
-use crate::repo::pack_writer::{PackSettings, PackWriter};
-use crate::repo::session::{Outcome, Session};
-use crate::repo::tree::{ContentBuilder, NodeSink};
+use crate::repo::chunk_writer::ChunkWriter;
+use crate::repo::session::Outcome;
+use crate::repo::tree::ContentBuilder;
 use crate::source::file::FileProblem;
 use crate::world::Time;
 
@@ -51,84 +47,6 @@ impl From<Error> for Halt {
 /// Chunks from one checkpoint to the next at most: a session keeps 40 bytes of each until it commits.
 const CHECKPOINT_CHUNKS: u64 = 2_000_000;
 
-/// New chunks of one session on their way into packs.
-struct Chunks<'r> {
-    session: Arc<Session<'r>>,
-    claimed: SessionTable,
-    data: FrameBuilder,
-    directories: FrameBuilder,
-    lists: FrameBuilder,
-    packs: PackWriter<'r>,
-    added: u64,
-    added_bytes: u64,
-}
-
-impl<'r> Chunks<'r> {
-    fn new(passage: &Passage<'r>, settings: PackSettings) -> Self {
-        let session = passage.session();
-        let spill = passage.repo().cache_directory().map_or_else(std::env::temp_dir, std::path::Path::to_owned);
-        let packs = PackWriter::new(session.clone(), settings, passage.on_stored());
-        Self {
-            claimed: SessionTable::new(&spill, SessionTable::ENTRIES_MAX),
-            data: packs.frames(),
-            directories: packs.frames(),
-            lists: packs.frames(),
-            packs,
-            added: 0,
-            added_bytes: 0,
-            session,
-        }
-    }
-
-    /// Ends the last pack with a copy of the snapshot record and gives all packs.
-    fn close(&mut self, snapshot: &Snapshot) -> Result<Vec<PackEntry>> {
-        let frame = self.packs.bare_frame(&cbor::encode(snapshot));
-        self.packs.add(FrameKind::Snapshot, frame)?;
-        self.packs.finish()
-    }
-
-    /// Stores a chunk unless it can be reused or this session has claimed it.
-    fn add(&mut self, kind: ChunkKind, id: ChunkId, bytes: &[u8]) -> Result<()> {
-        if self.session.may_reuse(&id) || !self.claimed.claim(id).context(|| "cannot remember a new chunk")? {
-            return Ok(());
-        }
-        self.added += 1;
-        self.added_bytes += bytes.len() as u64;
-        let (builder, frame_kind) = match kind {
-            ChunkKind::Data => (&mut self.data, FrameKind::Data),
-            ChunkKind::Directory => (&mut self.directories, FrameKind::Directory),
-            ChunkKind::List => (&mut self.lists, FrameKind::List),
-        };
-        match builder.push(id, bytes) {
-            Some(frame) => self.packs.add(frame_kind, frame),
-            None => Ok(()),
-        }
-    }
-
-    /// Hands on what has not filled a frame.
-    fn flush(&mut self) -> Result<()> {
-        let frames = [
-            (FrameKind::Data, self.data.take()),
-            (FrameKind::List, self.lists.take()),
-            (FrameKind::Directory, self.directories.take()),
-        ];
-        for (kind, frame) in frames {
-            if let Some(frame) = frame {
-                self.packs.add(kind, frame)?;
-            }
-        }
-        self.packs.settle()
-    }
-}
-
-impl NodeSink for Chunks<'_> {
-    fn node(&mut self, kind: ChunkKind, bytes: &[u8]) -> Result<ChunkId> {
-        let id = self.session.repo().keys.ids.chunk(kind, bytes);
-        self.add(kind, id, bytes)?;
-        Ok(id)
-    }
-}
-
 /// The pieces of the file at hand: on their way into its list, and in rows of the change record.
 #[derive(Default)]
 struct FilePieces {
@@ -146,7 +64,7 @@ pub(super) struct Sequencer<'s, 'r> {
     options: &'s Options,
     monitor: &'s Monitor,
     permits: &'s Arc<Permits>,
-    chunks: Chunks<'r>,
+    chunks: ChunkWriter<'r>,
     record: Option<RecordWriter>,
     open: Vec<OpenDirectory>,
     unit: Expected,
@@ -162,7 +80,7 @@ pub(super) struct Sequencer<'s, 'r> {
 
 /// A tree that is whole, and packs that only lack the copy of the snapshot record.
 pub(super) struct Sequenced<'r> {
-    chunks: Chunks<'r>,
+    chunks: ChunkWriter<'r>,
     pub(super) record: Option<RecordWriter>,
     pub(super) root: Entry,
     pub(super) summary: Summary,
@@ -183,7 +101,7 @@ impl<'s, 'r> Sequencer<'s, 'r> {
             options,
             monitor,
             permits,
-            chunks: Chunks::new(passage, options.packs),
+            chunks: ChunkWriter::new(passage.session(), options.packs, passage.on_stored()),
             record,
             open: Vec::new(),
             unit: Expected::default(),
@@ -228,7 +146,7 @@ impl<'s, 'r> Sequencer<'s, 'r> {
                 Step::Unit { ordinal, batches } => {
                     self.permits.set_head(ordinal);
                     self.unit.begin(batches);
-                    self.chunks.session.show_alive();
+                    self.chunks.session().show_alive();
                     if self.checkpoint_is_due() {
                         self.pass_checkpoint(None)?;
                     }
@@ -248,10 +166,10 @@ impl<'s, 'r> Sequencer<'s, 'r> {
         if self.options.variation.dry_run {
             return false;
         }
-        let stored = self.chunks.packs.sealed_bytes();
+        let stored = self.chunks.sealed_bytes();
         let waited = self.passage.repo().world.now().secs.saturating_sub(self.checkpoint.secs);
         stored >= self.options.checkpoint_bytes
-            || self.chunks.added >= CHECKPOINT_CHUNKS
+            || self.chunks.added() >= CHECKPOINT_CHUNKS
             || (stored > 0 && waited >= self.options.checkpoint_secs)
     }
 
@@ -264,7 +182,7 @@ impl<'s, 'r> Sequencer<'s, 'r> {
             return Err(Halt::BeginAnew);
         }
         self.summary = self.summary_with_chunks();
-        self.chunks = Chunks::new(self.passage, self.options.packs);
+        self.chunks = ChunkWriter::new(self.passage.session(), self.options.packs, self.passage.on_stored());
         self.checkpoint = self.passage.repo().world.now();
         Ok(())
     }
@@ -274,7 +192,7 @@ impl<'s, 'r> Sequencer<'s, 'r> {
         if self.options.variation.dry_run {
             return Halt::Stopped { kept: false };
         }
-        if self.chunks.added_bytes == 0 || self.open.is_empty() {
+        if self.chunks.added_bytes() == 0 || self.open.is_empty() {
             return Halt::Stopped { kept: !self.passage.superseded().is_empty() };
         }
         match self.commit_checkpoint(file) {
@@ -289,7 +207,7 @@ impl<'s, 'r> Sequencer<'s, 'r> {
         let snapshot = self.passage.snapshot(root, self.summary_with_chunks());
         let packs = self.chunks.close(&snapshot)?;
         let ids = packs.iter().map(|pack| pack.id).collect();
-        let session = self.chunks.session.id();
+        let session = self.chunks.session().id();
         let outcome = self.passage.commit(CommitKind::Checkpoint, packs, &snapshot)?;
         if let Some(Err(error)) = self.record.as_mut().map(|record| record.checkpoint(session)) {
             self.lose_record(&error);
@@ -300,8 +218,8 @@ impl<'s, 'r> Sequencer<'s, 'r> {
     /// What the backup did so far, with what the session at work has stored.
     fn summary_with_chunks(&self) -> Summary {
         Summary {
-            data_added: self.summary.data_added + self.chunks.added_bytes,
-            data_added_packed: self.summary.data_added_packed + self.chunks.packs.sealed_bytes(),
+            data_added: self.summary.data_added + self.chunks.added_bytes(),
+            data_added_packed: self.summary.data_added_packed + self.chunks.sealed_bytes(),
             ..self.summary
         }
     }
@@ -440,7 +358,7 @@ impl<'s, 'r> Sequencer<'s, 'r> {
 
     /// Whether a pack was begun, some of which may be stored by now.
     pub(super) fn has_begun_packs(&self) -> bool {
-        self.chunks.packs.has_begun()
+        self.chunks.has_begun()
     }
 
     /// What was seen so far.
@@ -561,7 +479,7 @@ impl<'s, 'r> Sequencer<'s, 'r> {
             let part_bytes = part.bytes();
             size += part_bytes;
             self.monitor.done(0, part_bytes);
-            self.chunks.session.show_alive();
+            self.chunks.session().show_alive();
             for (piece, place) in part.pieces {
                 if let Piece::Chunk { id, .. } = piece {
                     self.chunks.add(ChunkKind::Data, id, &bytes[place])?;

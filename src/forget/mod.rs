@@ -7,7 +7,6 @@ pub mod policy;
 
 use crate::error::{Error, Kind, Result};
 use crate::format::access::Role;
-use crate::format::gc::NoteClaim;
 use crate::format::session::CommitKind;
 use crate::format::tree::{Detail, Piece};
 use crate::id::{ChunkId, SessionId};
@@ -26,13 +25,7 @@ pub const UNDELETE_SECS: i64 = 7 * 24 * 3600;
 
 /// Says of these snapshots that they are not wanted any more. Durable when it returns.
 pub fn run(repo: &Repository, snapshots: &[SnapshotInfo], undelete_secs: i64) -> Result<()> {
-    if repo.keys.role != Role::Owner {
-        return Err(not_an_owner());
-    }
-    let until_secs = repo.world.now().secs.saturating_add(undelete_secs.max(0));
-    let claims =
-        snapshots.iter().map(|info| NoteClaim::Forgotten { session: info.id(), commit: info.header.hash, until_secs });
-    repo.note(claims)
+    repo.forget(snapshots, undelete_secs)
 }
 
 /// Makes a new snapshot of a forgotten one's tree; gives its id.

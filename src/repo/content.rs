@@ -332,6 +332,11 @@ impl<'r> Reader<'r> {
         }
     }
 
+    /// The chunk at one place, if it is whole there.
+    pub fn read_at(&self, kind: ChunkKind, found: &Found) -> Result<Vec<u8>> {
+        self.verified_at(kind, &found.row.id, &location(found))
+    }
+
     fn verified_at(&self, kind: ChunkKind, id: &ChunkId, location: &Location) -> Result<Vec<u8>> {
         let frame = self.open_frame_kept(&location.frame)?;
         let bytes = slice_of(&frame, location).filter(|bytes| self.repo.keys.ids.chunk(kind, bytes) == *id);

@@ -22,6 +22,7 @@ use crate::storage::Storage;
 use crate::world::World;
 
 pub mod access;
+pub mod chunk_writer;
 pub mod collections;
 pub mod commits;
 pub mod content;
@@ -41,8 +42,10 @@ mod read_ahead;
 pub mod reader;
 pub mod records;
 pub mod recovery;
+pub mod remake;
 pub mod repair;
 pub mod secret;
+pub mod segments;
 pub mod session;
 pub mod snapshots;
 pub mod standing;
@@ -51,6 +54,7 @@ pub(crate) mod testing;
 #[cfg(test)]
 pub(crate) mod tests;
 pub mod tree;
+pub mod trim;
 mod uploads;
 pub mod walk;
 
@@ -77,5 +81,10 @@ impl Repository {
     /// This repository's directory under the cache directory. All in it may be deleted.
     pub fn cache_directory(&self) -> Option<&std::path::Path> {
         self.cache.as_deref()
+    }
+
+    /// Where files go that memory has no room for.
+    pub fn spill_directory(&self) -> PathBuf {
+        self.cache.clone().unwrap_or_else(std::env::temp_dir)
     }
 }

@@ -140,7 +140,9 @@ impl<'r> Survey<'r> {
             .filter(|session| !is_closed(session) && !self.open.contains(session))
             .copied()
             .collect();
-        if let Some(session) = lost.first()
+        // Of one that an owner has quarantined all is saved that could be.
+        let quarantined = &reader.collections().quarantined;
+        if let Some(session) = lost.iter().find(|session| !quarantined.contains(session))
             && !close_lost
         {
             let what = format!(
@@ -148,7 +150,7 @@ impl<'r> Survey<'r> {
                  a snapshot may have been lost",
                 session.short()
             );
-            let hint = "find out what became of it; to give up what it stored, add `--close-lost-sessions`";
+            let hint = "to save what is in them, run `esker repair index`; to give it up, add `--close-lost-sessions`";
             return Err(Error::new(Kind::Refused, what).hint(hint));
         }
         self.lost = lost;

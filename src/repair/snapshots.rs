@@ -113,7 +113,7 @@ impl<'a, 'r> Repair<'a, 'r> {
         };
         let count = choice.count;
         self.whole = choice.whole;
-        let (trimmed, made) = done.map_err(|error| named(error, what()))?;
+        let (trimmed, made) = done.context(what)?;
         let became = match (made, before) {
             _ if !trimmed.is_other => Became::Whole,
             (Some(id), _) => Became::Made(id),
@@ -127,16 +127,6 @@ impl<'a, 'r> Repair<'a, 'r> {
             repo.forget(std::slice::from_ref(info), undelete_secs)?;
         }
         Ok(Report { became, trimmed, lost: count })
-    }
-}
-
-/// The error with what was not done before it, and with its hint.
-fn named(error: Error, what: String) -> Error {
-    let (kind, hint) = (error.kind(), error.hint_text().map(str::to_owned));
-    let named = Error::new(kind, what).because(error);
-    match hint {
-        Some(hint) => named.hint(hint),
-        None => named,
     }
 }
 

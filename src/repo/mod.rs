@@ -35,6 +35,7 @@ mod look_again;
 pub mod members;
 pub mod notes;
 pub mod open;
+pub mod own_word;
 pub mod pack_writer;
 pub mod pins;
 pub mod reach;

@@ -11,17 +11,20 @@ use super::chunk_writer::ChunkWriter;
 use super::content::Reader;
 use super::keys::not_an_owner;
 use super::pack_writer::PackSettings;
-use super::reader::ReadRepo;
+use super::reader::{FrameAt, Location, Pieces, ReadRepo};
 use super::session::{Outcome, Session};
 use super::snapshots::SnapshotInfo;
 use super::tree::NodeSink;
 use super::trim::{Choice, Trimmed, trim};
+use super::walk::Walk;
 use crate::crypto::ident::{ChunkKind, IdKeys};
 use crate::error::{Error, Kind, Result};
 use crate::format::access::Role;
 use crate::format::session::{CommitKind, Snapshot};
+use crate::format::tree::{Detail, Piece};
 use crate::id::{ChunkId, SessionId};
 use crate::monitor::Monitor;
+use crate::path::TreePath;
 
 /// Whether a snapshot takes the place of the one it is made of.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -81,6 +84,82 @@ pub fn would_be<R: ReadRepo + ?Sized>(
     let repo = reader.repo();
     let (ids, spill) = (&repo.keys.ids, repo.spill_directory());
     trim(tree, ids, &info.snapshot.root, choice, &mut Nowhere(ids), Path::new(&spill), monitor)
+}
+
+/// Makes a snapshot that nothing live stands for: every chunk its tree names is looked for first, so it fails,
+/// rather than make one that lacks something, when a collection has begun to take it.
+pub fn looked_for(reader: &Reader<'_>, snapshot: &Snapshot, monitor: &Monitor) -> Result<SessionId> {
+    let repo = reader.repo();
+    if repo.keys.role != Role::Owner {
+        return Err(not_an_owner());
+    }
+    let session = Session::begin(repo)?;
+    let asking = Asking { session: &session, reader };
+    if let Err(error) = asking.everything(snapshot, monitor) {
+        session.withdraw();
+        return Err(error);
+    }
+    made(&session, session.commit(CommitKind::Snapshot, Vec::new(), Some(snapshot), Vec::new())?)
+}
+
+/// A repository of which only that is read which a session may rely on.
+struct Asking<'a, 'r> {
+    session: &'a Session<'r>,
+    reader: &'a Reader<'r>,
+}
+
+impl Asking<'_, '_> {
+    fn everything(&self, snapshot: &Snapshot, monitor: &Monitor) -> Result<()> {
+        for entry in Walk::below(self, TreePath::root(), &snapshot.root) {
+            if monitor.stopping() {
+                return Err(Error::new(Kind::Interrupted, "interrupted"));
+            }
+            monitor.done(1, 0);
+            let Detail::File { content, .. } = &entry?.detail else { continue };
+            for piece in Pieces::new(self, content) {
+                if let Piece::Chunk { id, .. } = piece? {
+                    self.ask(&id)?;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn ask(&self, id: &ChunkId) -> Result<()> {
+        if self.session.may_reuse(id) {
+            return Ok(());
+        }
+        let what = format!("chunk `{}` is being collected or lost", id.short());
+        Err(Error::new(Kind::Refused, what).hint("restore from it what is left, with `esker restore`"))
+    }
+}
+
+impl ReadRepo for Asking<'_, '_> {
+    fn locate(&self, id: &ChunkId) -> Result<Location> {
+        self.reader.locate(id)
+    }
+
+    fn frame(&self, at: &FrameAt) -> Result<Vec<u8>> {
+        self.reader.frame(at)
+    }
+
+    fn chunk(&self, id: &ChunkId) -> Result<Vec<u8>> {
+        self.reader.chunk(id)
+    }
+
+    fn verify(&self, id: &ChunkId, bytes: &[u8]) -> bool {
+        self.reader.verify(id, bytes)
+    }
+
+    fn node(&self, id: &ChunkId) -> Result<Vec<u8>> {
+        self.ask(id)?;
+        self.reader.node(id)
+    }
+
+    fn list_node(&self, id: &ChunkId) -> Result<Vec<u8>> {
+        self.ask(id)?;
+        self.reader.list_node(id)
+    }
 }
 
 /// Begins a session that may name all that a snapshot names.

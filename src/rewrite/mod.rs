@@ -114,12 +114,11 @@ fn record(info: &SnapshotInfo, options: &Options, trimmed: &Trimmed) -> Option<S
 }
 
 fn not_made(info: &SnapshotInfo, error: Error) -> Error {
-    let what = format!("snapshot `{}` was not rewritten", info.id().short());
-    let (kind, hint) = (error.kind(), error.hint_text().map(str::to_owned));
-    let wrapped = Error::new(kind, what).because(error);
-    match (kind, hint) {
-        (_, Some(hint)) => wrapped.hint(hint),
-        (Kind::Damaged, None) => wrapped.hint("to make one of what is whole of it, run `esker repair snapshots`"),
+    let has_hint = error.hint_text().is_some();
+    let wrapped =
+        Error::new(error.kind(), format!("snapshot `{}` was not rewritten", info.id().short())).because(error);
+    match wrapped.kind() {
+        Kind::Damaged if !has_hint => wrapped.hint("to make one of what is whole of it, run `esker repair snapshots`"),
         _ => wrapped,
     }
 }

@@ -48,6 +48,7 @@ fn tell(app: &App, report: &Report, dry_run: bool) -> Result<()> {
             json!({
                 "packs_added": report.packs_added,
                 "packs_read": report.packs_read,
+                "chunks_saved": report.chunks_saved,
                 "packs_refused": report.refused.len(),
                 "segments_replaced": report.segments_replaced.len(),
                 "lost_sessions": report.lost.len(),

@@ -22,7 +22,7 @@ use crate::error::{Context, Error, Kind, Result};
 use crate::format::access::Role;
 use crate::format::cbor;
 use crate::format::gc::NoteClaim;
-use crate::format::pack::{FrameKind, Trailer};
+use crate::format::pack::Trailer;
 use crate::format::segment::Origin;
 use crate::format::session::{Original, Snapshot};
 use crate::format::tree::Detail;
@@ -33,8 +33,8 @@ use crate::repo::chunk_writer::ChunkWriter;
 use crate::repo::content::Reader;
 use crate::repo::import::INDEX;
 use crate::repo::keys::not_an_owner;
-use crate::repo::own_word::OwnWord;
-use crate::repo::pack_writer::{PackSettings, kind_of_chunks};
+use crate::repo::own_word::{OwnWord, Part};
+use crate::repo::pack_writer::PackSettings;
 use crate::repo::remake;
 use crate::repo::segments::SegmentWriter;
 use crate::repo::session::{Outcome, PACKS, SESSIONS, Session, pack_of};
@@ -71,6 +71,8 @@ pub struct Report {
     pub packs_added: u64,
     /// How many of them were read whole.
     pub packs_read: u64,
+    /// Chunks of packs that cannot be described, stored anew since they are in no pack that counts.
+    pub chunks_saved: u64,
     /// Packs of sessions that have not committed, or are void.
     pub packs_left_alone: u64,
     /// Segments that nobody looks for any more.
@@ -84,7 +86,7 @@ pub struct Report {
 impl Report {
     /// Whether there was nothing to do.
     pub fn is_idle(&self) -> bool {
-        self.packs_added == 0 && self.segments_replaced.is_empty() && self.lost.is_empty()
+        self.packs_added == 0 && self.chunks_saved == 0 && self.segments_replaced.is_empty() && self.lost.is_empty()
     }
 }
 
@@ -225,19 +227,26 @@ impl<'r, 's> Rebuild<'r, 's> {
                 Ok(())
             }
             Standing::Counts => {
-                let describes = self.describe(pack, segments);
-                self.unless_refused(name, session, describes)
+                let described = self.describe(pack, segments);
+                if described.as_ref().is_err_and(|error| error.kind() == Kind::Damaged) {
+                    // What is whole in it is what its id says, whoever put it there.
+                    let (chunks, ..) = save(pack, chunks)?;
+                    self.report.chunks_saved += chunks;
+                }
+                self.unless_refused(name, session, described)
             }
             Standing::Lost => {
-                self.report.lost.entry(session).or_default().packs += 1;
-                let saved = self.save(pack, chunks);
-                if let Err(error) = &saved
-                    && error.kind() == Kind::Damaged
-                    && let Some(saved) = self.report.lost.get_mut(&session)
-                {
+                let (chunks, record, read) = save(pack, chunks)?;
+                let saved = self.report.lost.entry(session).or_default();
+                saved.packs += 1;
+                saved.chunks += chunks;
+                if read.is_err() {
                     saved.left = Some("a pack of it cannot be read whole".to_owned());
                 }
-                self.unless_refused(name, session, saved)
+                self.report.chunks_saved += chunks;
+                self.report.packs_read += 1;
+                self.records.extend(record.map(|record| (session, record)));
+                self.unless_refused(name, session, read)
             }
         }
     }
@@ -302,7 +311,7 @@ impl<'r, 's> Rebuild<'r, 's> {
             return Err(Error::new(Kind::Damaged, "its directory is not of the writer who committed its session"));
         }
         if self.options.read_packs || !self.only_owners {
-            pack.read_whole(|_, _| Ok(()))?;
+            pack.read_whole(|_| Ok(()))?;
             self.report.packs_read += 1;
         }
         if let Some(segments) = segments {
@@ -323,33 +332,6 @@ impl<'r, 's> Rebuild<'r, 's> {
         Ok(self.origins.get(session))
     }
 
-    /// Stores anew what a pack of a lost session has and no pack that counts does.
-    fn save(&mut self, pack: &OwnWord<'_>, mut chunks: Option<&mut ChunkWriter<'_>>) -> Result<()> {
-        let session = pack.trailer.session;
-        let before = chunks.as_ref().map_or(0, |chunks| chunks.added());
-        let mut record = None;
-        let read = pack.read_whole(|frame, plain| {
-            if frame.kind == FrameKind::Snapshot {
-                record = Some(cbor::decode::<Snapshot>(plain).context(|| "cannot read its copy of a snapshot record")?);
-            }
-            let (Some(kind), Some(chunks)) = (kind_of_chunks(frame.kind), chunks.as_mut()) else { return Ok(()) };
-            let mut rest = plain;
-            for chunk in &frame.chunks {
-                let (own, behind) = rest.split_at(chunk.bytes as usize);
-                chunks.add(kind, chunk.id, own)?;
-                rest = behind;
-            }
-            Ok(())
-        });
-        let after = chunks.as_ref().map_or(0, |chunks| chunks.added());
-        let saved = self.report.lost.entry(session).or_default();
-        saved.chunks += after - before;
-        self.records.extend(record.map(|record| (session, record)));
-        read?;
-        self.report.packs_read += 1;
-        Ok(())
-    }
-
     /// The segments that cannot be read and tell nothing more than others do.
     fn find_lost_segments(&mut self) {
         let unread: BTreeSet<ObjectId> =
@@ -364,6 +346,26 @@ impl<'r, 's> Rebuild<'r, 's> {
                 self.report.segments_replaced.extend(lost);
             }
         }
+    }
+}
+
+/// Stores anew what a pack has and no pack that can be relied on does. Gives how many chunks that were, the copy
+/// of a snapshot record in it, and whether all of it is whole.
+fn save(pack: &OwnWord<'_>, mut chunks: Option<&mut ChunkWriter<'_>>) -> Result<(u64, Option<Snapshot>, Result<()>)> {
+    let added = |chunks: &Option<&mut ChunkWriter<'_>>| chunks.as_ref().map_or(0, |chunks| chunks.added());
+    let before = added(&chunks);
+    let mut record = None;
+    let read = pack.read_whole(|part| match (part, chunks.as_mut()) {
+        (Part::Chunk(kind, id, bytes), Some(chunks)) => chunks.add(kind, id, bytes),
+        (Part::Chunk(..), None) => Ok(()),
+        (Part::Record(plain), _) => {
+            record = Some(cbor::decode::<Snapshot>(plain).context(|| "cannot read its copy of a snapshot record")?);
+            Ok(())
+        }
+    });
+    match read {
+        Err(error) if error.kind() != Kind::Damaged => Err(error),
+        read => Ok((added(&chunks) - before, record, read)),
     }
 }
 

@@ -162,8 +162,8 @@ impl Standing<'_, '_> {
         })
     }
 
-    /// Why a chunk is not there; an error that ends the work when it might be.
-    fn missing(&self, id: &ChunkId) -> Error {
+    /// Why a chunk is not there; an error that ends the work when it is, and the index does not say so.
+    fn missing(&self, kind: ChunkKind, id: &ChunkId) -> Error {
         let is_open = |session: &SessionId| {
             self.announced.contains(session) && !self.reader.commits().headers.contains_key(session)
         };
@@ -175,6 +175,7 @@ impl Standing<'_, '_> {
             // What an open session has stored comes to count, or does not: it is not lost by going on here.
             if let Ok(origin) = self.reader.origin_of(found.row.pack)
                 && !is_open(&origin.session)
+                && self.reader.read_at(kind, &found).is_ok()
             {
                 let pack = self.reader.pack_label(found.row.pack);
                 let what = format!("chunk `{}` is in pack `{pack}`, of which the index says nothing", id.short());
@@ -185,7 +186,7 @@ impl Standing<'_, '_> {
     }
 
     fn look_for(&self, id: &ChunkId) -> Result<()> {
-        if self.places(id).next().is_some() { Ok(()) } else { Err(self.missing(id)) }
+        if self.places(id).next().is_some() { Ok(()) } else { Err(self.missing(ChunkKind::Data, id)) }
     }
 
     /// A chunk, from the first place where it is whole.
@@ -197,7 +198,7 @@ impl Standing<'_, '_> {
                 read => return read,
             }
         }
-        match (self.missing(id), damage) {
+        match (self.missing(kind, id), damage) {
             (missing, Some(damage)) if missing.kind() == Kind::Damaged => Err(damage),
             (missing, _) => Err(missing),
         }

@@ -6,11 +6,12 @@ use super::directory::read_tail;
 use super::frames::{span_bytes_max, spans};
 use super::pack_writer::kind_of_chunks;
 use super::reader::FrameAt;
+use crate::crypto::ident::ChunkKind;
 use crate::crypto::seal;
 use crate::error::{Context, Error, Kind, Result};
 use crate::format::pack::{Directory, Frame, Trailer};
 use crate::format::segment::{Origin, PackEntry};
-use crate::id::PackId;
+use crate::id::{ChunkId, PackId};
 use crate::storage::{ErrorKind, Listed};
 
 /// A pack whose directory was opened.
@@ -28,6 +29,15 @@ pub struct OwnWord<'r> {
     pub directory: Directory,
     /// Where its directory begins.
     body_bytes: u64,
+}
+
+/// What is in a pack.
+#[derive(Debug)]
+pub enum Part<'b> {
+    /// A chunk that has its id.
+    Chunk(ChunkKind, ChunkId, &'b [u8]),
+    /// A copy of a snapshot record. Nobody has signed it.
+    Record(&'b [u8]),
 }
 
 impl<'r> OwnWord<'r> {
@@ -70,9 +80,9 @@ impl<'r> OwnWord<'r> {
     }
 
     /// Reads all of it, a few frames at a time: it is what its name says, every frame opens under its session's
-    /// secret, and every chunk has its id. `each` is given the frames, opened, before that is known of those
-    /// behind. Takes an owner. [`Kind::Damaged`] when anything is not so.
-    pub fn read_whole(&self, mut each: impl FnMut(&Frame, &[u8]) -> Result<()>) -> Result<()> {
+    /// secret, and every chunk has its id. `each` is given what is whole, chunks and the copy of a snapshot
+    /// record. Takes an owner. [`Kind::Damaged`] in the end when anything was not so.
+    pub fn read_whole(&self, mut each: impl FnMut(Part<'_>) -> Result<()>) -> Result<()> {
         let what = || format!("cannot read pack `{}`", self.name);
         let Origin { session, epoch, credential, envelope } = self.origin();
         let secret = self.repo.keys.open_session_secret(&session, &epoch, &credential, &envelope).context(what)?;
@@ -80,6 +90,7 @@ impl<'r> OwnWord<'r> {
         let key = seal::committed(derived, &self.trailer.frame_commitment, "pack").context(what)?;
         let mut hasher = blake3::Hasher::new();
         let (mut sealed, mut plain) = (Vec::new(), Vec::new());
+        let mut damage = None;
         let places = self.places();
         for span in spans(&places, span_bytes_max(&*self.repo.storage)) {
             let (first, last) = (&places[span.start], &places[span.end - 1]);
@@ -91,16 +102,41 @@ impl<'r> OwnWord<'r> {
                 let (at, frame) = (&places[ordinal], &self.directory.frames[ordinal]);
                 let (own, behind) = rest.split_at_mut(at.sealed as usize);
                 rest = behind;
-                let opened = open_frame_of(&key, &self.repo.config.repo, at, own, &mut plain).context(what)?;
-                self.verify(frame, opened).context(what)?;
-                each(frame, opened)?;
+                let done = open_frame_of(&key, &self.repo.config.repo, at, own, &mut plain)
+                    .and_then(|opened| self.parts(frame, opened, &mut each));
+                match done {
+                    Err(error) if error.kind() == Kind::Damaged => drop(damage.get_or_insert(error)),
+                    done => done?,
+                }
             }
         }
         self.range(self.body_bytes, u64::from(self.stored_bytes) - self.body_bytes, &mut sealed)?;
         hasher.update(&sealed);
+        if let Some(damage) = damage {
+            return Err(damage).context(what);
+        }
         match PackId::from_bytes(*hasher.finalize().as_bytes()) == self.id {
             true => Ok(()),
             false => Err(Error::new(Kind::Damaged, what()).because("its bytes do not have the hash that is its name")),
+        }
+    }
+
+    /// Gives the parts of an opened frame that are whole; an error when one is not.
+    fn parts(&self, frame: &Frame, plain: &[u8], each: &mut impl FnMut(Part<'_>) -> Result<()>) -> Result<()> {
+        let Some(kind) = kind_of_chunks(frame.kind) else { return each(Part::Record(plain)) };
+        let (mut rest, mut damage) = (plain, None);
+        for chunk in &frame.chunks {
+            let Some((bytes, behind)) = rest.split_at_checked(chunk.bytes as usize) else { break };
+            rest = behind;
+            if self.repo.keys.ids.chunk(kind, bytes) == chunk.id {
+                each(Part::Chunk(kind, chunk.id, bytes))?;
+            } else {
+                damage.get_or_insert(chunk.id);
+            }
+        }
+        match damage {
+            None => Ok(()),
+            Some(id) => Err(Error::new(Kind::Damaged, format!("chunk `{}`: its bytes do not have its id", id.short()))),
         }
     }
 
@@ -129,21 +165,5 @@ impl<'r> OwnWord<'r> {
             at
         };
         (0_u32..).zip(&self.directory.frames).map(place).collect()
-    }
-
-    /// Every chunk of a frame has its id.
-    fn verify(&self, frame: &Frame, plain: &[u8]) -> Result<()> {
-        let Some(kind) = kind_of_chunks(frame.kind) else { return Ok(()) };
-        let mut rest = plain;
-        for chunk in &frame.chunks {
-            let right = rest.split_at_checked(chunk.bytes as usize);
-            let right = right.filter(|(bytes, _)| self.repo.keys.ids.chunk(kind, bytes) == chunk.id);
-            let Some((_, behind)) = right else {
-                let what = format!("chunk `{}`: its bytes do not have its id", chunk.id.short());
-                return Err(Error::new(Kind::Damaged, what));
-            };
-            rest = behind;
-        }
-        Ok(())
     }
 }

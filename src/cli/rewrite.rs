@@ -61,7 +61,9 @@ pub(super) fn run(app: &App, args: &RewriteArgs) -> Result<()> {
         (_, false) if window > 0 => {
             format!("{snapshots} rewritten; the old ones can be brought back with `esker undelete`")
         }
-        (_, false) => format!("{snapshots} rewritten; to erase what only the old ones have, run `esker prune` twice"),
+        (_, false) => format!(
+            "{snapshots} rewritten; to erase what only the old ones have, run `esker prune --max-unused 0%` twice"
+        ),
     })
 }
 
@@ -85,16 +87,17 @@ fn tell(app: &App, info: &SnapshotInfo, report: &Report) -> Result<()> {
             }),
         ));
     }
-    let without = format!(
-        "without {} and {}, {}",
-        text::count(gone.files, "file", "files"),
-        text::count(gone.directories, "directory", "directories"),
-        text::bytes(gone.bytes)
-    );
+    let (files, directories) =
+        (text::count(gone.files, "file", "files"), text::count(gone.directories, "directory", "directories"));
+    let without = match (gone.files, gone.directories) {
+        (0, 0) => String::new(),
+        (_, 0) => format!(" without {files}, {}", text::bytes(gone.bytes)),
+        _ => format!(" without {files} and {directories}, {}", text::bytes(gone.bytes)),
+    };
     app.say(&match report.became {
         Became::Unchanged => format!("snapshot {} stays as it is", old.short()),
-        Became::WouldChange => format!("snapshot {} would be made again {without}", old.short()),
-        Became::Made(id) => format!("snapshot {} is made again as {} {without}", old.short(), id.short()),
+        Became::WouldChange => format!("snapshot {} would be made again{without}", old.short()),
+        Became::Made(id) => format!("snapshot {} is made again as {}{without}", old.short(), id.short()),
         Became::MadeBefore(id) => format!("snapshot {} was made again before, as {}", old.short(), id.short()),
     })
 }

@@ -263,7 +263,9 @@ pub(crate) const CASES: &[Case] = &[
             let listed = machine.esker(["snapshots", "--path", "source/sub", "--json"]).json();
             assert_eq!(listed[0].as_array().unwrap().len(), 1, "there is not one of it, {when}");
             let pruned = prune(machine);
-            assert_eq!(pruned.code, 0, "{pruned}, {when}");
+            // A torn note, which only a storage that breaks its word leaves, stops a collection.
+            let is_torn = pruned.code == 6 && pruned.err().contains("its name is not the hash of its bytes");
+            assert!(pruned.code == 0 || is_torn, "{pruned}, {when}");
         },
         ..PLAIN
     },

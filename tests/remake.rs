@@ -151,9 +151,9 @@ fn assert_same_tree(scene: &Scene, one: &Entry, other: &Entry, when: &str) {
         std::iter::from_fn(move || Some((walk.next()?.unwrap(), walk.path().to_string()))).collect::<Vec<_>>()
     };
     let (one, other) = (entries(&one), entries(&other));
-    let differs = one.iter().zip(&other).filter(|(a, b)| a != b);
+    let mut differs = one.iter().zip(&other).filter(|(a, b)| a != b);
     // Below a directory that differs stands what does.
-    panic!("{when}: {} and {} entries, {:#?}", one.len(), other.len(), differs.last());
+    panic!("{when}: {} and {} entries, {:#?}", one.len(), other.len(), differs.next_back());
 }
 
 /// The strong one: the same nodes, totals and link groups as of a backup that never saw the files.

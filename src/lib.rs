@@ -12,7 +12,7 @@
 //! | [`monitor`] | progress and problems |
 //! | [`repo`] | a repository: access, sessions, packs, snapshots |
 //! | [`source`] | reading a file system |
-//! | [`backup`], [`restore`], [`check`], [`dump`], [`ls`], [`stats`], [`forget`], [`prune`], [`copy`] | one verb each |
+//! | [`backup`], [`restore`], [`check`], [`dump`], [`ls`], [`stats`], [`forget`], [`prune`], [`copy`], [`tag`], [`rewrite`], [`repair`] | one verb each |
 //! | [`cli`] | the command line |
 //! | [`fuzzing`] | doors for the targets of `fuzz/`, no part of the API |
 
@@ -34,9 +34,12 @@ pub mod ls;
 pub mod monitor;
 pub mod path;
 pub mod prune;
+pub mod repair;
 pub mod repo;
 pub mod restore;
+pub mod rewrite;
 pub mod source;
 pub mod stats;
 pub mod storage;
+pub mod tag;
 pub mod world;

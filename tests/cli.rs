@@ -17,6 +17,7 @@ use serde_json::Value;
 #[path = "support/cli.rs"]
 mod support;
 
+use esker::storage::Storage;
 use support::{Machine, Output};
 
 /// The whole output of a command is this.
@@ -26,6 +27,8 @@ macro_rules! prints {
             (r"\b\d+(\.\d)? m?s\b", "[TIME]"),
             // The directories on the way are this machine's.
             (r"(directories  ).*new.*", "$1[COUNTS]"),
+            (r"(lost: \w+:/: chunk `)\w+", "$1[ROOT]"),
+            (r"(directory node `)\w+(`: chunk `)\w+", "$1[ROOT]$2[ROOT]"),
             (r"(added  +).*", "$1[SIZES]"),
             (r" +Added  Paths", "  Added  Paths"),
             (r" +[\d.]+ \w+  \[DIR\]", "  [SIZE]  [DIR]"),
@@ -124,8 +127,8 @@ fn help_lists_the_verbs_that_work_and_no_other() {
     let help = Machine::new().esker(["--help"]).success().out();
     let verbs = help.split("Commands:\n").nth(1).unwrap().split("\n\n").next().unwrap();
     let verbs: Vec<_> = verbs.lines().filter_map(|line| line.split_whitespace().next()).collect();
-    let expected = "init backup snapshots ls restore dump check stats forget undelete prune copy key repair demo cache config \
-                    completions man version";
+    let expected = "init backup snapshots ls restore dump check stats forget undelete prune copy tag rewrite key repair \
+                    demo cache config completions man version";
     assert_eq!(verbs.join(" "), expected);
     for verb in verbs {
         Machine::new().esker([verb, "--help"]).success();
@@ -849,4 +852,133 @@ fn a_reader_that_goes_away_ends_a_command_quietly() {
         assert_eq!(String::from_utf8(output.stderr).unwrap(), "", "{args:?}");
         assert_eq!(output.status.code(), Some(1), "{args:?}");
     }
+}
+
+#[test]
+fn tags_are_changed_and_files_taken_out_of_snapshots() {
+    let machine = machine_with_files();
+    machine.write("files/secret.txt", "4711\n");
+    machine.esker(["backup", "files", "--tag", "a"]).success();
+    prints!(machine.esker(["tag"]), @"
+    error: no tags were changed: there is nothing to do
+
+    hint: say which with `--set`, `--add` or `--remove`
+    [exit 2]
+    ");
+    prints!(machine.esker(["tag", "--set", "b", "--add", "c"]), @"
+    error: the argument '--set <TAG[,TAG]>' cannot be used with '--add <TAG[,TAG]>'
+
+    Usage: esker tag --set <TAG[,TAG]> [SNAPSHOT]...
+
+    For more information, try '--help'.
+    [exit 2]
+    ");
+    prints!(machine.esker(["tag", "--add", "b,c", "--remove", "a", "latest"]), @"
+    snapshot 371a5713 is now 92143f95
+    changed the tags of 1 snapshot
+    [exit 0]
+    ");
+    prints!(machine.esker(["tag", "--add", "b"]), @"
+    no tags were changed
+    [exit 0]
+    ");
+    prints!(machine.esker(["tag", "--set", "", "--json"]), @r#"
+    {"message_type":"changed","old_snapshot_id":"92143f9594f326feae658b5f69fc8a61","new_snapshot_id":"bf6756d38cdd6affbe62513c34f84b22"}
+    {"message_type":"summary","changed_snapshots":1}
+    [exit 0]
+    "#);
+    prints!(machine.esker(["rewrite"]), @"
+    error: nothing was rewritten: there is nothing to do
+
+    hint: say what to leave out with `--exclude`, or what to change with `--new-host` or `--new-time`
+    [exit 2]
+    ");
+    prints!(machine.esker(["rewrite", "--exclude", "[", "latest"]), @"
+    error: `[` is not a pattern: a `[` without `]`
+    [exit 2]
+    ");
+    prints!(machine.esker(["rewrite", "--exclude", "nothing"]), @"
+    snapshot bf6756d3 stays as it is
+    no snapshot has anything of that: all stay as they are
+    [exit 0]
+    ");
+    prints!(machine.esker(["rewrite", "--exclude", "secret*", "--dry-run"]), @"
+    snapshot bf6756d3 would be made again without 1 file, 5 B
+    1 snapshot would be rewritten
+    [exit 0]
+    ");
+    prints!(machine.esker(["rewrite", "--exclude", "secret*", "--json"]), @r#"
+    {"message_type":"changed","old_snapshot_id":"bf6756d38cdd6affbe62513c34f84b22","new_snapshot_id":"e2f9b6775ae0ea8f4f4be3ceb0aecada","files_removed":1,"dirs_removed":0,"bytes_removed":5}
+    {"message_type":"summary","changed_snapshots":1,"snapshots":1,"dry_run":false}
+    [exit 0]
+    "#);
+    prints!(machine.esker(["rewrite", "--exclude", "secret*", "--forget", "--undelete-window", "0d"]), @"
+    snapshot bf6756d3 was made again before, as e2f9b677
+    snapshot e2f9b677 stays as it is
+    1 snapshot rewritten; to erase what only the old ones have, run `esker prune --max-unused 0%` twice
+    [exit 0]
+    ");
+    prints!(machine.esker(["rewrite", "--new-host", "other", "--new-time", "2001-01-01 00:00"]), @"
+    snapshot e2f9b677 is made again as 13f4e143
+    1 snapshot rewritten; the old ones stay, with all that is in them, until they are forgotten: see --forget
+    [exit 0]
+    ");
+    prints!(machine.esker(["ls", "-R", "latest:/"]), @"
+    /tmp
+    [DIR]
+    [DIR]/files
+    [DIR]/files/img
+    [DIR]/files/img/a.raw
+    [DIR]/files/notes.txt
+    [exit 0]
+    ");
+}
+
+#[test]
+fn repairs_say_what_they_did() {
+    let machine = machine_with_files();
+    machine.esker(["backup", "files"]).success();
+    let first: Vec<_> = machine.memory.list("packs/").unwrap().into_iter().map(|object| object.name).collect();
+    prints!(machine.esker(["repair", "index"]), @"
+    nothing to repair: the index names every pack of every snapshot
+    [exit 0]
+    ");
+    prints!(machine.esker(["repair", "snapshots"]), @"
+    nothing to repair: 1 snapshot is whole
+    [exit 0]
+    ");
+    machine.write("files/img/b.raw", [8; 5000]);
+    machine.esker(["backup", "files"]).success();
+    first.iter().for_each(|pack| machine.memory.delete(pack).unwrap());
+    prints!(machine.esker(["repair", "snapshots", "--dry-run"]), @"
+    of snapshot 371a5713 nothing is left
+    of snapshot 89a1c501 one would be made without 2 files, 2.9 KiB
+    2 snapshots would be repaired
+    lost: 371a5713:/: chunk `[ROOT]` is in no pack of the repository
+    lost: 89a1c501:[DIR]/files/img/a.raw: chunk `f755bb49` is in no pack of the repository
+    lost: 89a1c501:[DIR]/files/notes.txt: chunk `228b1df8` is in no pack of the repository
+    [exit 0]
+    ");
+    prints!(machine.esker(["repair", "snapshots", "--json"]), @r#"
+    {"message_type":"changed","old_snapshot_id":"371a571337242babfc421fc1c76229c7","new_snapshot_id":null,"paths_lost":1,"files_removed":2,"dirs_removed":4,"bytes_removed":3006}
+    {"message_type":"changed","old_snapshot_id":"89a1c501e28c500bdcdd80be051e9b3e","new_snapshot_id":"48b7f30140732d2f8a2c4361cbe71c41","paths_lost":2,"files_removed":2,"dirs_removed":0,"bytes_removed":3006}
+    {"message_type":"summary","repaired_snapshots":2,"snapshots":2,"dry_run":false}
+    {"message_type":"error","snapshot_id":"371a571337242babfc421fc1c76229c7","path":"/","error":{"message":"cannot read all of the directory `/`: cannot read the directory node `[ROOT]`: chunk `[ROOT]` is in no pack of the repository"}}
+    {"message_type":"error","snapshot_id":"89a1c501e28c500bdcdd80be051e9b3e","path":"[DIR]/files/img/a.raw","error":{"message":"chunk `f755bb49` is in no pack of the repository"}}
+    {"message_type":"error","snapshot_id":"89a1c501e28c500bdcdd80be051e9b3e","path":"[DIR]/files/notes.txt","error":{"message":"chunk `228b1df8` is in no pack of the repository"}}
+    [exit 0]
+    "#);
+    prints!(machine.esker(["repair", "snapshots", "--forget"]), @"
+    of snapshot 371a5713 nothing is left
+    of snapshot 89a1c501 was made 48b7f301 before
+    2 snapshots repaired, and the damaged ones forgotten
+    lost: 371a5713:/: chunk `[ROOT]` is in no pack of the repository
+    lost: 89a1c501:[DIR]/files/img/a.raw: chunk `f755bb49` is in no pack of the repository
+    lost: 89a1c501:[DIR]/files/notes.txt: chunk `228b1df8` is in no pack of the repository
+    [exit 0]
+    ");
+    prints!(machine.esker(["repair", "index", "--json"]), @r#"
+    {"message_type":"summary","packs_added":0,"packs_read":0,"chunks_saved":0,"packs_refused":0,"segments_replaced":0,"lost_sessions":0,"dry_run":false}
+    [exit 0]
+    "#);
 }

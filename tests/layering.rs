@@ -16,7 +16,7 @@ const LAYERS: &[&[&str]] = &[
     &["monitor"],
     &["repo"],
     &["source"],
-    &["backup", "restore", "check", "dump", "ls", "stats", "forget", "prune", "copy"],
+    &["backup", "restore", "check", "dump", "ls", "stats", "forget", "prune", "copy", "tag", "rewrite", "repair"],
     &["cli"],
     &["fuzzing"],
 ];

@@ -200,10 +200,14 @@ class Repository:
     def _read_segments(self):
         """Where chunks are, of packs of sessions that count."""
         self.packs, self.locations = [], {}
+        owners = [c for c in self.commits.values() if self.access.credentials[c.signer].role == access.OWNER]
+        replaced = {digest for commit in owners for digest in commit.fields.get(11, [])}
         for commit in self.commits.values():
             if commit.fields[8]:
                 self._add_segment(f"snapshots/{commit.session.hex()}", commit.fields[8], commit)
             for digest in commit.fields.get(7, []):
+                if digest in replaced:
+                    continue
                 name = "index/" + digest.hex()
                 try:
                     data = self._get(name)

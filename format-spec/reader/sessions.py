@@ -19,6 +19,7 @@ COMMIT = Record(
     {
         1: ID, 2: known(SNAPSHOT, CHECKPOINT, MAINTENANCE), 3: integer, 4: uint(), 5: Optional(hashes()),
         6: blob(), 7: Optional(hashes()), 8: blob(), 9: Optional(array(ID, ascending=itself)), 10: blob(),
+        11: Optional(hashes()),
     },
     rule=_commit_rule,
 )  # fmt: skip

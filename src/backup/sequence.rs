@@ -21,7 +21,7 @@ use crate::format::tree::{Content, Detail, Entry, Piece};
 use crate::id::PackId;
 use crate::monitor::{Monitor, Severity};
 use crate::path::TreePath;
-use crate::repo::chunks::Chunks;
+use crate::repo::chunk_writer::ChunkWriter;
 use crate::repo::session::Outcome;
 use crate::repo::tree::ContentBuilder;
 use crate::source::file::FileProblem;
@@ -61,7 +61,7 @@ pub(super) struct Sequencer<'s, 'r> {
     options: &'s Options,
     monitor: &'s Monitor,
     permits: &'s Arc<Permits>,
-    chunks: Chunks<'r>,
+    chunks: ChunkWriter<'r>,
     record: Option<RecordWriter>,
     open: Vec<OpenDirectory>,
     unit: Expected,
@@ -77,7 +77,7 @@ pub(super) struct Sequencer<'s, 'r> {
 
 /// A tree that is whole, and packs that only lack the copy of the snapshot record.
 pub(super) struct Sequenced<'r> {
-    chunks: Chunks<'r>,
+    chunks: ChunkWriter<'r>,
     pub(super) record: Option<RecordWriter>,
     pub(super) root: Entry,
     pub(super) summary: Summary,
@@ -98,7 +98,7 @@ impl<'s, 'r> Sequencer<'s, 'r> {
             options,
             monitor,
             permits,
-            chunks: Chunks::new(passage.session(), options.packs, passage.on_stored()),
+            chunks: ChunkWriter::new(passage.session(), options.packs, passage.on_stored()),
             record,
             open: Vec::new(),
             unit: Expected::default(),
@@ -176,7 +176,7 @@ impl<'s, 'r> Sequencer<'s, 'r> {
             return Err(Halt::BeginAnew);
         }
         self.summary = self.summary_with_chunks();
-        self.chunks = Chunks::new(self.passage.session(), self.options.packs, self.passage.on_stored());
+        self.chunks = ChunkWriter::new(self.passage.session(), self.options.packs, self.passage.on_stored());
         self.checkpoint = self.passage.repo().world.now();
         Ok(())
     }

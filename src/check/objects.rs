@@ -215,6 +215,7 @@ fn check_commits(reader: &Reader<'_>, faults: &mut Faults) -> Result<Vec<Lost>> 
     let (repo, commits) = (reader.repo(), reader.commits());
     let mut hashes: BTreeSet<_> = commits.headers.values().map(|header| header.hash).collect();
     hashes.extend(&commits.void);
+    let replaced = repo.replaced_segments(commits.headers.values());
     let mut lost = BTreeMap::new();
     for header in commits.headers.values() {
         match repo.load_commit(&header.session) {
@@ -227,7 +228,7 @@ fn check_commits(reader: &Reader<'_>, faults: &mut Faults) -> Result<Vec<Lost>> 
             let (hash, credential, named_by) = (*hash, header.credential, header.session);
             lost.entry(hash).or_insert(Lost { hash, credential, named_by });
         }
-        for segment in &header.segments {
+        for segment in header.segments.iter().filter(|segment| !replaced.contains(segment)) {
             match repo.load_segment(segment, header) {
                 Ok(_) => {}
                 Err(error) if is_damage(&error) => drop(faults.add(&format!("index/{segment}"), found(&error))),

@@ -164,6 +164,8 @@ impl App {
             Verb::Undelete(args) => super::forget::undelete(self, args),
             Verb::Copy(args) => super::copy::run(self, args),
             Verb::Prune(args) => super::prune::run(self, args),
+            Verb::Tag(args) => super::tag::run(self, args),
+            Verb::Rewrite(args) => super::rewrite::run(self, args),
             Verb::Key(args) => super::key::run(self, args),
             Verb::Repair(args) => super::repair::run(self, args),
             Verb::Demo(args) => super::demo::run(self, args),

@@ -10,6 +10,7 @@ use std::path::PathBuf;
 use clap::{Parser, Subcommand, ValueEnum};
 
 use super::copy_args::CopyArgs;
+use super::remake_args::{RepairSnapshotsArgs, RewriteArgs, TagArgs};
 use super::retention_args::{ForgetArgs, PruneArgs, UndeleteArgs};
 use super::storage_args::StorageArgs;
 use super::text::parse_bytes;
@@ -115,6 +116,10 @@ pub(super) enum Verb {
     Prune(PruneArgs),
     /// Copy snapshots into another repository, or keep a mirror of this one
     Copy(Box<CopyArgs>),
+    /// Change the tags of snapshots
+    Tag(TagArgs),
+    /// Make snapshots again without some of what is in them
+    Rewrite(RewriteArgs),
     /// List, add, remove and recover the passwords and key files that open the repository
     Key(KeyArgs),
     /// Put back what is lost or damaged, from what is there
@@ -203,6 +208,35 @@ pub(super) enum RepairVerb {
         #[arg(short = 'n', long)]
         dry_run: bool,
     },
+    /// Put into the index what is in packs and stands in no segment any more; also saves what snapshots
+    /// need from packs of sessions whose commit is lost
+    Index {
+        /// Read every pack that is added whole, even where every key is an owner's
+        #[arg(long)]
+        read_packs: bool,
+        /// Only say what would be done
+        #[arg(short = 'n', long)]
+        dry_run: bool,
+    },
+    /// Make snapshots of what is whole of those that lack something
+    Snapshots(RepairSnapshotsArgs),
+}
+
+/// What is left out by its path.
+#[derive(Debug, clap::Args)]
+pub(super) struct ExcludeArgs {
+    /// Leave out what matches; `*`, `?`, `[a-z]`, `**`, and `!` to take back
+    #[arg(short, long, value_name = "PATTERN")]
+    pub(super) exclude: Vec<OsString>,
+    /// The same, with upper and lower case alike
+    #[arg(long, value_name = "PATTERN")]
+    pub(super) iexclude: Vec<OsString>,
+    /// Leave out what the patterns in a file match, one a line
+    #[arg(long, value_name = "FILE")]
+    pub(super) exclude_file: Vec<PathBuf>,
+    /// The same, with upper and lower case alike
+    #[arg(long, value_name = "FILE")]
+    pub(super) iexclude_file: Vec<PathBuf>,
 }
 
 #[derive(Debug, clap::Args)]
@@ -244,18 +278,8 @@ pub(super) struct BackupArgs {
     /// The machine whose files these are [default: this one]
     #[arg(long)]
     pub(super) host: Option<String>,
-    /// Leave out what matches; `*`, `?`, `[a-z]`, `**`, and `!` to take back
-    #[arg(short, long, value_name = "PATTERN")]
-    pub(super) exclude: Vec<OsString>,
-    /// The same, with upper and lower case alike
-    #[arg(long, value_name = "PATTERN")]
-    pub(super) iexclude: Vec<OsString>,
-    /// Leave out what the patterns in a file match, one a line
-    #[arg(long, value_name = "FILE")]
-    pub(super) exclude_file: Vec<PathBuf>,
-    /// The same, with upper and lower case alike
-    #[arg(long, value_name = "FILE")]
-    pub(super) iexclude_file: Vec<PathBuf>,
+    #[command(flatten)]
+    pub(super) excludes: ExcludeArgs,
     /// Leave out what is in directories tagged with CACHEDIR.TAG
     #[arg(long)]
     pub(super) exclude_caches: bool,

@@ -1,6 +1,5 @@
 //! `backup`: a snapshot of files and directories, or of a stream.
 
-use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 use std::sync::Arc;
@@ -9,13 +8,13 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use super::about::PROGRAM;
 use super::app::App;
 use super::args::{BackupArgs, InitArgs};
-use super::choose::patterns;
+use super::choose::excludes;
 use super::fail::{Fail, Result, usage};
 use super::{init, inputs, json, place, text};
 use crate::backup::{
     CHECKPOINT_SECS, Ending, KeepRecord, Options, Report, StreamInput, Variation, run as make_snapshot,
 };
-use crate::error::{Context, Error, Kind};
+use crate::error::{Error, Kind};
 use crate::id::SessionId;
 use crate::monitor::Counters;
 use crate::path::{Name, TreePath};
@@ -23,14 +22,13 @@ use crate::repo::Repository;
 use crate::repo::content::Reader;
 use crate::repo::pack_writer::PackSettings;
 use crate::repo::snapshots::Filter;
-use crate::source::exclude::{Case, Patterns};
 use crate::source::stat::Kind as EntryKind;
 use crate::source::tag::Tag;
 use crate::source::walk::{Event, Walk, WalkOptions};
 use crate::storage::dry_run::DryRun;
 
 pub(super) fn run(app: &App, args: &BackupArgs) -> Result<()> {
-    let exclude = excludes(app, args)?;
+    let exclude = excludes(app, &args.excludes, "no snapshot was made")?;
     let tags = tags(args)?;
     let from_stream = args.stdin || args.stdin_from_command;
     if args.stdin_filename.is_some() && !from_stream {
@@ -145,21 +143,6 @@ fn parent(repository: &Repository, args: &BackupArgs, app: &App, wanted: &str) -
     let host = args.host.clone().unwrap_or_else(|| app.host.clone());
     let filter = Filter { hosts: vec![host], ..Filter::default() };
     Ok(Reader::new(repository)?.find_snapshot(wanted, &filter)?.id())
-}
-
-fn excludes(app: &App, args: &BackupArgs) -> Result<Patterns> {
-    let exact = args.exclude.iter().map(|pattern| (pattern.as_os_str(), Case::Sensitive));
-    let folded = args.iexclude.iter().map(|pattern| (pattern.as_os_str(), Case::Insensitive));
-    let mut exclude = patterns(exact.chain(folded))?;
-    let variable = |name: &[u8]| app.env.get(OsStr::from_bytes(name)).map(|value| value.as_bytes().to_vec());
-    let exact = args.exclude_file.iter().map(|file| (file, Case::Sensitive));
-    for (file, case) in exact.chain(args.iexclude_file.iter().map(|file| (file, Case::Insensitive))) {
-        let path = app.path(file);
-        let what = || format!("no snapshot was made: cannot use the exclude file `{}`", path.display());
-        let lines = std::fs::read(&path).context(what)?;
-        exclude.add_lines(&lines, case, &variable).map_err(|error| usage(what()).because(error))?;
-    }
-    Ok(exclude)
 }
 
 fn tags(args: &BackupArgs) -> Result<Vec<Tag>> {

@@ -85,8 +85,14 @@ fn check(app: &App, args: &CheckArgs) -> Result<()> {
     let any =
         |names: &[&str]| report.faults.iter().any(|fault| names.iter().any(|name| fault.object.starts_with(name)));
     let copies = "to put back the configuration, slots and statements, run `esker repair config`";
-    let packs = "to store anew what the source still has, move the damaged packs away and run `esker backup --force`";
-    let hints = [(&["config", "keys/", "access/", "copies/"][..], copies), (&["packs/", "chunk "], packs)];
+    let index = "to put back the index of packs that are there, run `esker repair index`";
+    let packs = "to store anew what the source still has, move the damaged packs away and run `esker backup --force`; \
+                 to make snapshots of what is whole, run `esker repair snapshots`";
+    let hints = [
+        (&["config", "keys/", "access/", "copies/"][..], copies),
+        (&["index/", "snapshots/", "commit "], index),
+        (&["packs/", "chunk "], packs),
+    ];
     let hints: Vec<_> = hints.into_iter().filter(|(names, _)| any(names)).map(|(_, hint)| hint).collect();
     if !hints.is_empty() {
         error = error.hint(hints.join("; "));

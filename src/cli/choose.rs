@@ -5,9 +5,10 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
 use super::app::App;
-use super::args::{FilterArgs, SnapshotArgs};
+use super::args::{ExcludeArgs, FilterArgs, SnapshotArgs};
 use super::fail::{Result, usage};
 use super::time::{DayEnd, parse};
+use crate::error::{Context, Error};
 use crate::monitor::Severity;
 use crate::path::TreePath;
 use crate::repo::content::Reader;
@@ -75,4 +76,41 @@ pub(super) fn patterns<'a>(given: impl IntoIterator<Item = (&'a OsStr, Case)>) -
         patterns.add(pattern.as_bytes(), case).map_err(|error| usage(error.to_string()))?;
     }
     Ok(patterns)
+}
+
+/// Patterns of what is left out. `not` says what was not done because of one that cannot be used.
+pub(super) fn excludes(app: &App, args: &ExcludeArgs, not: &str) -> Result<Patterns> {
+    let exact = args.exclude.iter().map(|pattern| (pattern.as_os_str(), Case::Sensitive));
+    let folded = args.iexclude.iter().map(|pattern| (pattern.as_os_str(), Case::Insensitive));
+    let mut exclude = patterns(exact.chain(folded))?;
+    let variable = |name: &[u8]| app.env.get(OsStr::from_bytes(name)).map(|value| value.as_bytes().to_vec());
+    let exact = args.exclude_file.iter().map(|file| (file, Case::Sensitive));
+    for (file, case) in exact.chain(args.iexclude_file.iter().map(|file| (file, Case::Insensitive))) {
+        let path = app.path(file);
+        let what = || format!("{not}: cannot use the exclude file `{}`", path.display());
+        let lines = std::fs::read(&path).context(what)?;
+        exclude.add_lines(&lines, case, &variable).map_err(|error| usage(what()).because(error))?;
+    }
+    Ok(exclude)
+}
+
+/// The snapshots that are named, or all that the filter takes where none is. `not` says what was not done
+/// when one of these cannot be read.
+pub(super) fn several(reader: &Reader<'_>, named: &[String], filter: &Filter, not: &str) -> Result<Vec<SnapshotInfo>> {
+    if named.is_empty() {
+        let (found, unreadable) = reader.snapshots(filter)?;
+        if let Some((id, error)) = unreadable.into_iter().next() {
+            let what = format!("{not}: snapshot `{}` cannot be read", id.short());
+            return Err(Error::new(error.kind(), what).because(error).hint("run `esker check`").into());
+        }
+        return Ok(found);
+    }
+    let mut chosen: Vec<SnapshotInfo> = Vec::new();
+    for wanted in named {
+        let info = reader.find_snapshot(wanted, filter)?;
+        if chosen.iter().all(|other| other.id() != info.id()) {
+            chosen.push(info);
+        }
+    }
+    Ok(chosen)
 }

@@ -17,6 +17,8 @@ use crate::repo::repair::{Plan, Put, Source, plan, run as put_back};
 pub(super) fn run(app: &App, args: &RepairArgs) -> Result<()> {
     match &args.verb {
         RepairVerb::Config { from, dry_run } => config(app, from.as_deref(), *dry_run),
+        RepairVerb::Index { read_packs, dry_run } => super::repair_index::run(app, *read_packs, *dry_run),
+        RepairVerb::Snapshots(args) => super::repair_snapshots::run(app, args),
     }
 }
 

@@ -15,7 +15,7 @@ use crate::id::{ChunkId, PackId, SessionId};
 use crate::index::{SessionTable, SpilledValues};
 use crate::monitor::{Monitor, Severity};
 use crate::repo::Repository;
-use crate::repo::chunks::Chunks;
+use crate::repo::chunk_writer::ChunkWriter;
 use crate::repo::session::{Outcome, Reliance, Session};
 use crate::world::Time;
 
@@ -75,7 +75,7 @@ pub(super) struct Target<'r> {
     options: &'r Options,
     monitor: &'r Monitor,
     spill: PathBuf,
-    chunks: Option<Chunks<'r>>,
+    chunks: Option<ChunkWriter<'r>>,
     /// When the session at hand began.
     since: Time,
     /// What the session before could rely on, with what it has committed.
@@ -129,7 +129,7 @@ impl<'r> Target<'r> {
             self.forget();
         }
         self.since = self.repo.world.now();
-        self.chunks = Some(Chunks::new(Arc::new(session), self.options.packs, Arc::new(|_| {})));
+        self.chunks = Some(ChunkWriter::new(Arc::new(session), self.options.packs, Arc::new(|_| {})));
         Ok(stands)
     }
 
@@ -139,7 +139,7 @@ impl<'r> Target<'r> {
     }
 
     /// The chunks of the session at hand, which was begun.
-    pub(super) fn chunks(&mut self) -> &mut Chunks<'r> {
+    pub(super) fn chunks(&mut self) -> &mut ChunkWriter<'r> {
         self.chunks.as_mut().expect("a session was begun before anything is copied")
     }
 

@@ -92,6 +92,8 @@ pub struct Commit {
     pub supersedes: Vec<SessionId>,
     /// The [`Snapshot`], sealed under the session's key; empty in maintenance.
     pub snapshot: Vec<u8>,
+    /// Index segments that are lost and that this commit's own take the place of, in ascending order.
+    pub replaces: Vec<ObjectId>,
     /// Fields from a newer program.
     pub extra: Extra,
 }
@@ -111,6 +113,7 @@ impl Record for Commit {
         map.bytes(8, &self.inline_segment);
         map.list(9, &self.supersedes, |out, session| cbor::push_bytes(out, session.as_bytes()));
         map.bytes(10, &self.snapshot);
+        map.list(11, &self.replaces, |out, hash| cbor::push_bytes(out, hash.as_bytes()));
         map.extra(&self.extra);
     }
 
@@ -131,6 +134,7 @@ impl Record for Commit {
             inline_segment: map.bytes(8)?.to_vec(),
             supersedes: map.ascending(9, |decoder| Ok(SessionId::from_bytes(cbor::read_array(WHAT, decoder)?)))?,
             snapshot: map.bytes(10)?.to_vec(),
+            replaces: map.ascending(11, hashes)?,
             extra: map.extra()?,
         };
         if commit.kind == CommitKind::Maintenance && !commit.snapshot.is_empty() {

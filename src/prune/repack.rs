@@ -5,12 +5,12 @@
 use std::sync::Arc;
 
 use super::plan::Plan;
-use super::survey::Survey;
+use super::survey::{Live, Survey};
 use super::{Options, refused};
 use crate::error::{Error, Kind, Result};
 use crate::format::pack::FrameKind;
 use crate::format::session::CommitKind;
-use crate::index::{Found, Marks};
+use crate::index::Found;
 use crate::monitor::Monitor;
 use crate::repo::content::location;
 use crate::repo::frames::{Buffers, spans};
@@ -19,7 +19,7 @@ use crate::repo::reader::{FrameAt, ReadRepo};
 use crate::repo::session::{Session, pack_name};
 
 /// Rewrites the packs of a plan; gives the bytes of the packs written.
-pub(super) fn run(survey: &Survey<'_>, live: &Marks, plan: &Plan, options: &Options, monitor: &Monitor) -> Result<u64> {
+pub(super) fn run(survey: &Survey<'_>, live: &Live, plan: &Plan, options: &Options, monitor: &Monitor) -> Result<u64> {
     let reader = &survey.reader;
     let repo = reader.repo();
     let kept = survey.kept_in(live, &plan.repack);

@@ -41,6 +41,23 @@ pub(super) struct Survey<'r> {
     lost: BTreeSet<SessionId>,
 }
 
+/// What the roots refer to.
+pub(super) struct Live {
+    all: Marks,
+    /// Without what only quarantined snapshots do, if there are any: that may be gone.
+    needed: Option<Marks>,
+}
+
+impl Live {
+    fn has(&self, rows: &[Found]) -> bool {
+        is_marked(&self.all, rows)
+    }
+
+    fn needs(&self, rows: &[Found]) -> bool {
+        is_marked(self.needed.as_ref().unwrap_or(&self.all), rows)
+    }
+}
+
 /// Where a live chunk is kept.
 enum Keep<'f> {
     /// At one place, which an owner answers for.
@@ -123,7 +140,9 @@ impl<'r> Survey<'r> {
             .filter(|session| !is_closed(session) && !self.open.contains(session))
             .copied()
             .collect();
-        if let Some(session) = lost.first()
+        // Of one that an owner has quarantined all is saved that could be.
+        let quarantined = &reader.collections().quarantined;
+        if let Some(session) = lost.iter().find(|session| !quarantined.contains(session))
             && !close_lost
         {
             let what = format!(
@@ -131,7 +150,7 @@ impl<'r> Survey<'r> {
                  a snapshot may have been lost",
                 session.short()
             );
-            let hint = "find out what became of it; to give up what it stored, add `--close-lost-sessions`";
+            let hint = "to save what is in them, run `esker repair index`; to give it up, add `--close-lost-sessions`";
             return Err(Error::new(Kind::Refused, what).hint(hint));
         }
         self.lost = lost;
@@ -168,13 +187,21 @@ impl<'r> Survey<'r> {
     }
 
     /// Marks what the roots refer to (G3). An error when anything of it is missing.
-    pub(super) fn mark(&self, monitor: &Monitor) -> Result<Marks> {
+    pub(super) fn mark(&self, monitor: &Monitor) -> Result<Live> {
         let reader = &self.reader;
         let standings = reader.standings();
         let roots: Vec<_> = reader.commits().headers.values().filter(|header| standings.of(header).is_root()).collect();
+        let quarantined = &reader.collections().quarantined;
+        let (lacking, roots): (Vec<_>, Vec<_>) =
+            roots.into_iter().partition(|header| quarantined.contains(&header.session));
         let reach = Reach::new(reader);
         let mut whole = BTreeSet::new();
-        for header in roots {
+        let mut needed = None;
+        for header in roots.into_iter().chain(lacking) {
+            let is_quarantined = quarantined.contains(&header.session);
+            if is_quarantined && needed.is_none() {
+                needed = Some(reach.marks());
+            }
             if header.kind == CommitKind::Checkpoint {
                 // A checkpoint stands for all of its packs, whether or not its tree names them.
                 whole.insert(header.session);
@@ -183,9 +210,8 @@ impl<'r> Survey<'r> {
             if loaded.commit.snapshot.is_empty() {
                 continue;
             }
-            let quarantined = reader.collections().quarantined.contains(&header.session);
             let root = reader.repo().load_snapshot(&header.session)?.snapshot.root;
-            reach.walk(&root, TreePath::root(), monitor, |gap| match quarantined {
+            reach.walk(&root, TreePath::root(), monitor, |gap| match is_quarantined {
                 true => Ok(()),
                 false => {
                     let path = gap.path;
@@ -195,17 +221,20 @@ impl<'r> Survey<'r> {
                 }
             })?;
         }
-        let mut marks = reach.into_marks();
+        let mut all = reach.into_marks();
         if !whole.is_empty() {
             let of_checkpoint =
                 |found: &Found| self.session_of(found.row.pack).is_some_and(|session| whole.contains(&session));
             reader.catalog().each_chunk(|rows| {
                 if rows.iter().any(of_checkpoint) {
-                    marks.set(rows[0].ordinal);
+                    all.set(rows[0].ordinal);
+                    if let Some(needed) = &mut needed {
+                        needed.set(rows[0].ordinal);
+                    }
                 }
             });
         }
-        Ok(marks)
+        Ok(Live { all, needed })
     }
 
     fn session_of(&self, pack: u32) -> Option<SessionId> {
@@ -246,14 +275,14 @@ impl<'r> Survey<'r> {
 
     /// Calls `each` with every chunk's rows and, if it is live, where it is kept. What lies in packs to `avoid`
     /// is kept elsewhere if it can be.
-    fn each_chunk(&self, live: &Marks, avoid: &BTreeSet<PackId>, mut each: impl FnMut(&[Found], Option<Keep<'_>>)) {
+    fn each_chunk(&self, live: &Live, avoid: &BTreeSet<PackId>, mut each: impl FnMut(&[Found], Option<Keep<'_>>)) {
         let reader = &self.reader;
         let usable = self.usable(|pack| !reader.collections().condemned.contains(pack));
         let trusted = self.trusted();
         let packs = reader.catalog().packs();
         let damaged = &reader.collections().damaged;
         reader.catalog().each_chunk(|rows| {
-            if !is_marked(live, rows) {
+            if !live.has(rows) {
                 return each(rows, None);
             }
             let id_of = |found: &Found| packs[found.row.pack as usize].id;
@@ -279,7 +308,7 @@ impl<'r> Survey<'r> {
     }
 
     /// How much of every pack is kept. An error when something live is nowhere.
-    fn uses(&self, live: &Marks, avoid: &BTreeSet<PackId>) -> Result<Uses> {
+    fn uses(&self, live: &Live, avoid: &BTreeSet<PackId>) -> Result<Uses> {
         let catalog = self.reader.catalog();
         let none = || vec![0; catalog.packs().len()];
         let mut uses = Uses { kept: none(), plain: none(), trees: none(), rescue: BTreeSet::new() };
@@ -297,7 +326,7 @@ impl<'r> Survey<'r> {
                 // It stays where it is: it is copied from there, or its session is asked by whoever flagged it.
                 Some(Keep::Nowhere) => {
                     let there: Vec<_> = rows.iter().filter(|found| self.is_there(found.row.pack)).collect();
-                    if there.is_empty() {
+                    if there.is_empty() && live.needs(rows) {
                         missing = missing.or(Some(rows[0].row.id));
                     }
                     let condemned = &self.reader.collections().condemned;
@@ -321,7 +350,7 @@ impl<'r> Survey<'r> {
     }
 
     /// Packs of which nothing is kept: those of certain and of void sessions.
-    pub(super) fn garbage(&self, live: &Marks, avoid: &BTreeSet<PackId>) -> Result<BTreeSet<PackId>> {
+    pub(super) fn garbage(&self, live: &Live, avoid: &BTreeSet<PackId>) -> Result<BTreeSet<PackId>> {
         Ok(self.garbage_of(&self.uses(live, avoid)?))
     }
 
@@ -350,7 +379,7 @@ impl<'r> Survey<'r> {
     }
 
     /// What is to be done (G3).
-    pub(super) fn plan(&self, live: &Marks, limits: &Limits) -> Result<Plan> {
+    pub(super) fn plan(&self, live: &Live, limits: &Limits) -> Result<Plan> {
         let uses = self.uses(live, &BTreeSet::new())?;
         let garbage = self.garbage_of(&uses);
         let trusted = self.trusted();
@@ -387,7 +416,7 @@ impl<'r> Survey<'r> {
     }
 
     /// The live chunks of packs, in the order in which they lie there: what is to be rewritten.
-    pub(super) fn kept_in(&self, live: &Marks, packs: &BTreeSet<PackId>) -> Vec<Found> {
+    pub(super) fn kept_in(&self, live: &Live, packs: &BTreeSet<PackId>) -> Vec<Found> {
         let catalog = self.reader.catalog();
         let wanted = |found: &Found| packs.contains(&catalog.packs()[found.row.pack as usize].id);
         let mut found = Vec::new();
@@ -408,7 +437,7 @@ impl<'r> Survey<'r> {
     /// committed or are void (G6): the packs of `own` that something live still needs.
     pub(super) fn look_again(
         &self,
-        live: &Marks,
+        live: &Live,
         collection: &CollectionId,
         own: &BTreeSet<PackId>,
         monitor: &Monitor,
@@ -428,7 +457,7 @@ impl<'r> Survey<'r> {
     /// or another: it may have committed after it was found not to have, and a sweep is about to call it void.
     fn needed(
         &self,
-        live: &Marks,
+        live: &Live,
         now: &Survey<'_>,
         collection: &CollectionId,
         own: &BTreeSet<PackId>,
@@ -456,7 +485,7 @@ impl<'r> Survey<'r> {
             .collect();
         let mut needed = BTreeSet::new();
         catalog.each_chunk(|rows| {
-            if is_marked(live, rows) && !rows.iter().any(|found| safe[found.row.pack as usize]) {
+            if live.has(rows) && !rows.iter().any(|found| safe[found.row.pack as usize]) {
                 let packs = rows.iter().map(|found| catalog.packs()[found.row.pack as usize].id);
                 needed.extend(packs.filter(|pack| own.contains(pack)));
             }

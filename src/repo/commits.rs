@@ -46,6 +46,8 @@ pub struct CommitHeader {
     pub has_inline_segment: bool,
     /// Sessions it takes the place of.
     pub supersedes: Vec<SessionId>,
+    /// Lost index segments that its own take the place of.
+    pub replaces: Vec<ObjectId>,
     /// How long the stored commit is.
     pub stored_bytes: u64,
 }
@@ -73,6 +75,7 @@ impl Record for CommitHeader {
         map.u64_unless_zero(10, u64::from(self.has_inline_segment));
         map.list(11, &self.supersedes, |out, session| cbor::push_bytes(out, session.as_bytes()));
         map.u64(12, self.stored_bytes);
+        map.list(13, &self.replaces, |out, hash| cbor::push_bytes(out, hash.as_bytes()));
     }
 
     fn decode_map(map: &mut MapReader<'_, '_>) -> crate::format::Result<Self> {
@@ -96,6 +99,7 @@ impl Record for CommitHeader {
             has_inline_segment: map.u64_or_zero(10)? == 1,
             supersedes: map.list(11, |d| Ok(SessionId::from_bytes(cbor::read_array(WHAT, d)?)))?,
             stored_bytes: map.u64(12)?,
+            replaces: map.list(13, hash)?,
         })
     }
 }
@@ -179,6 +183,7 @@ impl Repository {
             segments: commit.segments.clone(),
             has_inline_segment: !commit.inline_segment.is_empty(),
             supersedes: commit.supersedes.clone(),
+            replaces: commit.replaces.clone(),
             stored_bytes: stored.len() as u64,
         };
         Ok(LoadedCommit { header, commit, removed: opened.removed })

@@ -337,6 +337,11 @@ impl<'r> Reader<'r> {
         }
     }
 
+    /// The chunk at one place, if it is whole there.
+    pub fn read_at(&self, kind: ChunkKind, found: &Found) -> Result<Vec<u8>> {
+        self.verified_at(kind, &found.row.id, &location(found))
+    }
+
     fn verified_at(&self, kind: ChunkKind, id: &ChunkId, location: &Location) -> Result<Vec<u8>> {
         let frame = self.open_frame_kept(&location.frame)?;
         let bytes = slice_of(&frame, location).filter(|bytes| self.repo.keys.ids.chunk(kind, bytes) == *id);
@@ -403,11 +408,19 @@ impl<'r> Reader<'r> {
     pub fn open_frame<'b>(&self, at: &FrameAt, sealed: &'b mut [u8], plain: &'b mut Vec<u8>) -> Result<&'b [u8]> {
         let what = || format!("cannot open frame {} of pack `{}`", at.frame, self.pack_label(at.pack));
         let key = self.pack_key(at.pack)?;
-        open_frame(&key, &self.repo.config.repo, at, sealed, plain).map_err(|error| match error {
-            FrameError::Open(error) => Error::new(Kind::Damaged, what()).because(error),
-            FrameError::Text(detail) => Error::new(Kind::Damaged, format!("{}: {detail}", what())),
-        })
+        open_frame(&key, &self.repo.config.repo, at, sealed, plain).map_err(|error| error.called(what()))
     }
+}
+
+/// Opens a frame under the key of its pack's frames, as [`Reader::open_frame`] does.
+pub(super) fn open_frame_of<'b>(
+    key: &SecretKey,
+    repo: &crate::id::RepoId,
+    at: &FrameAt,
+    sealed: &'b mut [u8],
+    plain: &'b mut Vec<u8>,
+) -> Result<&'b [u8]> {
+    open_frame(key, repo, at, sealed, plain).map_err(|error| error.called(format!("cannot open frame {}", at.frame)))
 }
 
 /// Why a frame was not opened.
@@ -415,6 +428,15 @@ impl<'r> Reader<'r> {
 enum FrameError {
     Open(OpenError),
     Text(String),
+}
+
+impl FrameError {
+    fn called(self, what: String) -> Error {
+        match self {
+            Self::Open(error) => Error::new(Kind::Damaged, what).because(error),
+            Self::Text(detail) => Error::new(Kind::Damaged, format!("{what}: {detail}")),
+        }
+    }
 }
 
 /// Opens and decompresses one frame.

@@ -1,5 +1,7 @@
 //! Bringing the local catalog up to date with the segments that commits name.
 
+use std::collections::BTreeSet;
+
 use super::Repository;
 use super::commits::{CommitHeader, SNAPSHOTS};
 use crate::error::{Context, Error, Kind, Result};
@@ -35,18 +37,22 @@ impl Repository {
 
     /// Imports every segment that these commits name and the catalog lacks. Segments that are
     /// missing or damaged are given back with the reason; what is in them counts as absent.
+    ///
+    /// Nobody misses a segment that others have taken the place of.
     pub fn import_segments<'c>(
         &self,
         catalog: &mut Catalog,
-        commits: impl Iterator<Item = &'c CommitHeader>,
+        commits: impl Iterator<Item = &'c CommitHeader> + Clone,
     ) -> Result<Vec<(String, Error)>> {
+        let replaced = self.replaced_segments(commits.clone());
         let mut faults = Vec::new();
         let mut batch = Vec::new();
         let mut rows = 0;
         let mut wanted = Vec::new();
         for header in commits {
             let inline = header.has_inline_segment.then_some((header.hash, true, header));
-            let keys = header.segments.iter().map(|hash| (*hash, false, header)).chain(inline);
+            let named = header.segments.iter().filter(|hash| !replaced.contains(hash));
+            let keys = named.map(|hash| (*hash, false, header)).chain(inline);
             wanted.extend(keys.filter(|(key, ..)| !catalog.imported(key.as_bytes())));
         }
         // As many at a time as are read at once, so that no more than those are in memory.
@@ -92,6 +98,12 @@ impl Repository {
             catalog.import(batch).context(|| "cannot import index segments into the cache")?;
         }
         Ok(faults)
+    }
+
+    /// The lost segments that others have taken the place of, as owners say.
+    pub fn replaced_segments<'c>(&self, commits: impl Iterator<Item = &'c CommitHeader>) -> BTreeSet<ObjectId> {
+        let by_owners = commits.filter(|header| self.is_owner(&header.credential));
+        by_owners.flat_map(|header| &header.replaces).copied().collect()
     }
 
     /// Reads one index segment of a commit. [`Kind::Damaged`] when it does not verify.

@@ -12,14 +12,14 @@ use std::collections::HashSet;
 
 use super::Repository;
 use super::collections::Collections;
-use super::directory::{described, read_tail};
 use super::import::{BATCH_ROWS, rows_of};
+use super::own_word::OwnWord;
 use super::session::{PACKS, pack_of};
 use crate::error::{Context, Kind, Result};
 use crate::id::PackId;
 use crate::index::{Catalog, Import, ImportPack, NewOrigin};
+use crate::storage::Listed;
 use crate::storage::parallel::try_map;
-use crate::storage::{ErrorKind, Listed};
 
 impl Repository {
     /// Where chunks lie in packs of which the index does not say it, or of which only a cache did.
@@ -59,33 +59,27 @@ impl Repository {
 
     /// What a pack says of itself. `None` when it cannot be read.
     fn read_stray(&self, id: &PackId, object: &Listed) -> Result<Option<Import>> {
-        let Ok(stored_bytes) = u32::try_from(object.bytes) else { return Ok(None) };
-        let mut tail = Vec::new();
-        let read = read_tail(object.bytes, &mut tail, |offset, bytes, into| {
-            let what = || format!("cannot read pack `{}`", object.name);
-            self.storage.get_range_into(&object.name, offset, bytes, into).context(what)
-        });
-        match read {
-            Ok(()) => {}
+        let pack = match OwnWord::of(self, *id, object) {
+            Ok(Some(pack)) => pack,
+            Ok(None) => return Ok(None),
             Err(error) if error.kind() == Kind::Damaged => return Ok(None),
-            Err(error) if error.storage_kind() == Some(ErrorKind::NotFound) => return Ok(None),
             Err(error) => return Err(error),
-        }
-        let Ok((trailer, directory, _)) = self.open_directory(&tail, object.bytes) else { return Ok(None) };
-        let description = described(*id, stored_bytes, &trailer, &directory);
+        };
+        let (origin, entry) = (pack.origin(), pack.entry());
+        let description = entry.description(&origin);
         let origin = NewOrigin {
-            session: trailer.session,
-            epoch: trailer.epoch,
-            credential: directory.credential,
-            envelope: directory.envelope,
+            session: origin.session,
+            epoch: origin.epoch,
+            credential: origin.credential,
+            envelope: origin.envelope,
         };
         let pack = ImportPack {
             id: *id,
             origin: 0,
-            salt: trailer.salt,
-            commitment: trailer.frame_commitment,
-            stored_bytes,
-            rows: rows_of(&directory.frames),
+            salt: entry.salt,
+            commitment: entry.frame_commitment,
+            stored_bytes: entry.stored_bytes,
+            rows: rows_of(&entry.frames),
             description,
         };
         Ok(Some(Import { key: *id.as_bytes(), origins: vec![origin], packs: vec![pack] }))

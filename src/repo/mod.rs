@@ -1,22 +1,20 @@
 //! A repository: where `seal(encode(x))` and `storage.put` meet.
 //!
-//! Exactly this module sees plain text, keys and storage at once. [`access`] works out who may
-//! do what, [`keys`] holds what an unlocked credential can use, [`open`] begins a repository or
-//! unlocks one, [`members`] adds and removes credentials, [`epochs`] gives them new keys, [`recovery`] and [`kit`]
-//! put a key on paper, [`repair`] makes second copies count, [`pins`] remembers what was seen so that a
-//! storage that goes back is noticed, [`records`] reads and writes signed and
-//! sealed records. [`commits`] and [`collections`] say which sessions and packs count, [`logs`] hold many of their records, [`session`]
-//! is one writer's passage from announcement to commit, [`pack_writer`] turns chunks into
-//! packs, [`tree`] cuts directories and lists into nodes, [`import`] brings the local catalog up to
-//! date, [`content`] and [`reader`] read everything back, [`frames`] many frames at once and
-//! sealed records. [`commits`] and [`collections`] say which sessions and packs count, [`session`]
-//! is one writer's passage from announcement to commit, [`chunks`] stores what is new in it, [`pack_writer`] turns
-//! that into packs, [`tree`] cuts directories and lists into nodes, [`import`] brings the local catalog up to
-//! date, [`content`] and [`reader`] read everything back, [`frames`] many frames at once, [`fetch`] content in the order wanted, and
-//! [`read_ahead`] nodes before they are asked for, [`directory`] what a pack says of itself, and [`look_again`]
-//! finds what the index has lost; [`walk`] goes through a tree, [`reach`] finds all that is below it,
-//! [`snapshots`] lists and finds snapshots, [`standing`] says which commits are roots, [`notes`] says things
-//! about other objects.
+//! Exactly this module sees plain text, keys and storage at once.
+//!
+//! - **Who may do what**: [`access`] works it out, [`keys`] holds what an unlocked credential can use, [`open`] begins a
+//!   repository or unlocks one, [`members`] adds and removes credentials, [`epochs`] gives them new keys, [`recovery`]
+//!   and [`kit`] put a key on paper, [`repair`] makes second copies count, [`pins`] notices a storage that goes back.
+//! - **What counts**: [`records`] reads and writes signed and sealed records, [`commits`], [`collections`] and
+//!   [`standing`] say which sessions, packs and snapshots count, [`logs`] hold many of their records, [`notes`] says
+//!   things about other objects.
+//! - **Writing**: [`session`] is one writer's passage from announcement to commit, [`chunk_writer`] stores what is new
+//!   in it, [`pack_writer`] turns that into packs, [`tree`] cuts directories and lists into nodes, [`remake`] and
+//!   [`trim`] make a snapshot of another.
+//! - **Reading**: [`import`] brings the local catalog up to date, [`content`] and [`reader`] read everything back,
+//!   [`frames`] many frames at once, [`fetch`] content in the order wanted and [`read_ahead`] nodes before they are
+//!   asked for; [`directory`] and [`own_word`] are what a pack says of itself, [`look_again`] finds what the index has
+//!   lost; [`walk`] goes through a tree, [`reach`] finds all that is below it, [`snapshots`] lists and finds snapshots.
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -26,7 +24,7 @@ use crate::storage::Storage;
 use crate::world::World;
 
 pub mod access;
-pub mod chunks;
+pub mod chunk_writer;
 pub mod collections;
 pub mod commits;
 pub mod content;
@@ -42,6 +40,7 @@ mod look_again;
 pub mod members;
 pub mod notes;
 pub mod open;
+pub mod own_word;
 pub mod pack_writer;
 pub mod pins;
 pub mod reach;
@@ -49,8 +48,10 @@ mod read_ahead;
 pub mod reader;
 pub mod records;
 pub mod recovery;
+pub mod remake;
 pub mod repair;
 pub mod secret;
+pub mod segments;
 pub mod session;
 pub mod snapshots;
 pub mod standing;
@@ -59,6 +60,7 @@ pub(crate) mod testing;
 #[cfg(test)]
 pub(crate) mod tests;
 pub mod tree;
+pub mod trim;
 mod uploads;
 pub mod walk;
 
@@ -87,5 +89,10 @@ impl Repository {
     /// This repository's directory under the cache directory. All in it may be deleted.
     pub fn cache_directory(&self) -> Option<&std::path::Path> {
         self.cache.as_deref()
+    }
+
+    /// Where files go that memory has no room for.
+    pub fn spill_directory(&self) -> PathBuf {
+        self.cache.clone().unwrap_or_else(std::env::temp_dir)
     }
 }

@@ -5,6 +5,7 @@ use std::collections::BTreeSet;
 use super::Repository;
 use super::collections::NOTES;
 use super::keys::not_an_owner;
+use super::snapshots::SnapshotInfo;
 use crate::error::{Context, Result};
 use crate::format::access::Role;
 use crate::format::cbor::{self, Extra};
@@ -25,6 +26,18 @@ impl Repository {
         }
         let packs: Vec<_> = packs.iter().copied().collect();
         self.note(packs.chunks(PACKS_MAX).map(|part| NoteClaim::Verified { descriptions: part.to_vec() }))
+    }
+
+    /// Says of these snapshots that they are not wanted any more, and for how long that can be undone. Takes an
+    /// owner. Durable when it returns.
+    pub fn forget(&self, snapshots: &[SnapshotInfo], undelete_secs: i64) -> Result<()> {
+        if self.keys.role != Role::Owner {
+            return Err(not_an_owner());
+        }
+        let until_secs = self.world.now().secs.saturating_add(undelete_secs.max(0));
+        let forgotten =
+            |info: &SnapshotInfo| NoteClaim::Forgotten { session: info.id(), commit: info.header.hash, until_secs };
+        self.note(snapshots.iter().map(forgotten))
     }
 
     /// Says things about other objects, one note each. Durable when it returns; saying nothing costs nothing.

@@ -43,6 +43,11 @@ impl<'a, 'r> Reach<'a, 'r> {
         self.marks.into_inner().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// What was marked so far.
+    pub fn marks(&self) -> Marks {
+        self.marks.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
     /// Marks a chunk; says whether it was marked before. One that is in no pack that counts is damage.
     fn mark(&self, id: &ChunkId) -> Result<bool> {
         let counts = self.reader.places(id).next().is_some();

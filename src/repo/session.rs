@@ -12,14 +12,17 @@ use super::Repository;
 use super::collections::{Collections, FLAGS};
 use super::commits::{Commits, SNAPSHOTS};
 use super::import::INDEX;
+use super::segments::{Published, SegmentWriter};
+use super::snapshots::SnapshotInfo;
+use super::standing::{Standing, Standings};
 use crate::crypto::key::SecretKey;
 use crate::crypto::seal;
 use crate::error::{Context, Error, Kind, Result};
 use crate::format::cbor::{self, Extra};
 use crate::format::record::RecordKind;
-use crate::format::segment::{Origin, PackEntry, Segment};
+use crate::format::segment::{Origin, PackEntry};
 use crate::format::session::{Announcement, Commit, CommitKind, Snapshot};
-use crate::id::{ChunkId, ObjectId, PackId, SessionId};
+use crate::id::{ChunkId, CollectionId, ObjectId, PackId, SessionId};
 use crate::index::Catalog;
 use crate::storage::parallel::try_map;
 use crate::storage::{ErrorKind, Listed, WriteMode};
@@ -31,10 +34,6 @@ pub const ALIVE: &str = "alive/";
 /// Folder of packs.
 pub const PACKS: &str = "packs/";
 
-/// A session with no more than this much of an index keeps it in its commit.
-const INLINE_SEGMENT_BYTES_MAX: usize = 32 << 10;
-/// Packs go into one segment until their tables reach this.
-const SEGMENT_BYTES_TARGET: usize = 4 << 20;
 /// How often a session shows that it is alive.
 const ALIVE_SECS: i64 = 60;
 
@@ -70,6 +69,8 @@ pub struct Session<'r> {
     /// By pack number: whether its chunks may be reused.
     usable: Vec<bool>,
     collections: Collections,
+    /// Sessions that a collection has asked and not answered for yet.
+    asked: HashSet<SessionId>,
     faults: Vec<(String, Error)>,
     alive: Mutex<Alive>,
 }
@@ -136,9 +137,9 @@ impl<'r> Session<'r> {
         repo.pin_commits(&commits);
         // A flagged session is usable only once every collection that flagged it has published
         // a sweep, and none of them says void (those are gone already).
-        let resolved = |session: &SessionId| {
-            flags.get(session).is_none_or(|by| by.iter().all(|collection| collections.sweeps.contains_key(collection)))
-        };
+        let unanswered = |by: &[CollectionId]| by.iter().any(|by| !collections.sweeps.contains_key(by));
+        let asked: HashSet<SessionId> =
+            flags.into_iter().filter(|(_, by)| unanswered(by)).map(|(session, _)| session).collect();
         let mut faults = std::mem::take(&mut commits.faults);
         faults.append(&mut collections.faults);
         faults.extend(repo.import_segments(&mut catalog, commits.headers.values())?);
@@ -148,13 +149,15 @@ impl<'r> Session<'r> {
         })?;
         let stored: HashMap<PackId, u64> =
             listed[0].iter().filter_map(|object| Some((pack_of(&object.name)?, object.bytes))).collect();
-        let unnamed = without_a_segment(&commits, &listed[1], &mut faults);
+        let unnamed =
+            without_a_segment(&commits, &repo.replaced_segments(commits.headers.values()), &listed[1], &mut faults);
         let origins: Vec<_> = catalog
             .origins()
             .iter()
             .map(|origin| {
                 let session = &origin.session;
-                let counts = commits.headers.contains_key(session) && resolved(session) && !unnamed.contains(session);
+                let counts =
+                    commits.headers.contains_key(session) && !asked.contains(session) && !unnamed.contains(session);
                 (counts, repo.trusts(&origin.credential))
             })
             .collect();
@@ -179,6 +182,7 @@ impl<'r> Session<'r> {
             commits,
             usable,
             collections,
+            asked,
             faults,
             alive: Mutex::new(Alive { last_secs: now, beats: 0 }),
         })
@@ -252,6 +256,28 @@ impl<'r> Session<'r> {
         })
     }
 
+    /// Makes sure that a snapshot made of this one may name whatever that names, without looking for each
+    /// chunk (W4): it is live, and no collection is about to call its session void.
+    ///
+    /// A collection that condemned before this session looked kept what a live snapshot names; one that
+    /// condemns later waits for this session.
+    pub fn may_name_all_of(&self, info: &SnapshotInfo) -> Result<()> {
+        let refuse = |why: &str| {
+            let what = format!("snapshot `{}` stays as it is: {why}", info.id().short());
+            Err(Error::new(Kind::Refused, what))
+        };
+        let header = self.commits.headers.get(&info.id()).filter(|header| header.hash == info.header.hash);
+        let standings = Standings::new(self.repo, &self.commits, &self.collections);
+        match header.map(|header| standings.of(header)) {
+            Some(Standing::Live) if self.asked.contains(&info.id()) => {
+                refuse("a collection under way has asked its session and not answered for it yet")
+            }
+            Some(Standing::Live) => Ok(()),
+            Some(Standing::Superseded) => refuse("another has taken its place meanwhile"),
+            _ => refuse("it was forgotten meanwhile"),
+        }
+    }
+
     /// Shows a sign of life if the last one is a minute old. A hint for collectors, nothing
     /// more: a failure to leave it is ignored.
     pub fn show_alive(&self) {
@@ -298,12 +324,48 @@ impl<'r> Session<'r> {
     ) -> Result<Outcome> {
         supersedes.sort();
         supersedes.dedup();
+        // W5: packs are durable before any segment names them …
+        self.repo.storage.barrier().context(|| self.not_committed())?;
+        let origin = self.origin();
+        let mut segments = SegmentWriter::new(self);
+        packs.into_iter().try_for_each(|pack| segments.add(&origin, pack))?;
+        self.commit_published(kind, segments.finish()?, snapshot, supersedes, Vec::new())
+    }
+
+    /// Commits an index of packs that are there: of this session, or of any whatever (SPEC §8). What
+    /// stands in segments that are lost is in it: `replaces` names those, so that nobody misses them.
+    pub fn commit_index(&self, published: Published, mut replaces: Vec<ObjectId>) -> Result<Outcome> {
+        replaces.sort();
+        replaces.dedup();
+        self.commit_published(CommitKind::Maintenance, published, None, Vec::new(), replaces)
+    }
+
+    fn not_committed(&self) -> String {
+        format!("cannot commit session `{}`", self.id.short())
+    }
+
+    /// The session as its own segments name it.
+    pub fn origin(&self) -> Origin {
+        Origin {
+            session: self.id,
+            epoch: self.repo.keys.current_epoch().id,
+            credential: self.repo.keys.credential.id(),
+            envelope: self.envelope.clone(),
+        }
+    }
+
+    fn commit_published(
+        &self,
+        kind: CommitKind,
+        published: Published,
+        snapshot: Option<&Snapshot>,
+        supersedes: Vec<SessionId>,
+        replaces: Vec<ObjectId>,
+    ) -> Result<Outcome> {
         let repo = self.repo;
         let name = format!("{SNAPSHOTS}{}", self.id);
-        let what = || format!("cannot commit session `{}`", self.id.short());
-        // W5: packs are durable before any segment names them …
-        repo.storage.barrier().context(what)?;
-        let (segments, inline_segment) = self.publish_segments(packs)?;
+        let what = || self.not_committed();
+        let Published { segments, inline_segment } = published;
         if !segments.is_empty() {
             // … and segments before the commit does.
             repo.storage.barrier().context(what)?;
@@ -321,6 +383,7 @@ impl<'r> Session<'r> {
             inline_segment,
             supersedes,
             snapshot: sealed,
+            replaces,
             extra: Extra::default(),
         };
         // W7: commit.
@@ -346,47 +409,21 @@ impl<'r> Session<'r> {
         let aad = snapshot_aad(self.repo, &self.id);
         seal::seal_box(&self.repo.world, &self.secret, "snapshot", &aad, &cbor::encode(snapshot))
     }
-
-    fn publish_segments(&self, packs: Vec<PackEntry>) -> Result<(Vec<ObjectId>, Vec<u8>)> {
-        if packs.is_empty() {
-            return Ok((Vec::new(), Vec::new()));
-        }
-        let origin = Origin {
-            session: self.id,
-            epoch: self.repo.keys.current_epoch().id,
-            credential: self.repo.keys.credential.id(),
-            envelope: self.envelope.clone(),
-        };
-        let mut segments = Vec::new();
-        let mut segment = Segment { origins: vec![origin.clone()], packs: Vec::new() };
-        let mut bytes = 0;
-        for pack in packs {
-            let weight = 128 + pack.frames.iter().map(|frame| 16 + 36 * frame.chunks.len()).sum::<usize>();
-            if bytes + weight > SEGMENT_BYTES_TARGET && !segment.packs.is_empty() {
-                segments.push(self.repo.put_hashed_record(RecordKind::Segment, INDEX, &segment.encode())?);
-                segment.packs.clear();
-                bytes = 0;
-            }
-            bytes += weight;
-            segment.packs.push(pack);
-        }
-        let last = segment.encode();
-        if segments.is_empty() && last.len() <= INLINE_SEGMENT_BYTES_MAX {
-            return Ok((segments, last));
-        }
-        segments.push(self.repo.put_hashed_record(RecordKind::Segment, INDEX, &last)?);
-        segments.sort();
-        Ok((segments, Vec::new()))
-    }
 }
 
 /// The sessions of which an index segment is not there any more. The cache may know what was in it, and
 /// nobody else would.
-fn without_a_segment(commits: &Commits, listed: &[Listed], faults: &mut Vec<(String, Error)>) -> HashSet<SessionId> {
+fn without_a_segment(
+    commits: &Commits,
+    replaced: &BTreeSet<ObjectId>,
+    listed: &[Listed],
+    faults: &mut Vec<(String, Error)>,
+) -> HashSet<SessionId> {
     let there: HashSet<&str> = listed.iter().map(|object| &*object.name).collect();
     let mut sessions = HashSet::new();
     for header in commits.headers.values() {
-        for name in header.segments.iter().map(|segment| format!("{INDEX}{segment}")) {
+        let wanted = header.segments.iter().filter(|segment| !replaced.contains(segment));
+        for name in wanted.map(|segment| format!("{INDEX}{segment}")) {
             if !there.contains(&*name) {
                 sessions.insert(header.session);
                 if !faults.iter().any(|(known, _)| *known == name) {

@@ -219,6 +219,7 @@ fn a_writer_cannot_list_packs_of_others() {
         inline_segment: vec![],
         supersedes: vec![],
         snapshot: vec![],
+        replaces: vec![],
         extra: Extra::default(),
     };
     put(&writer, RecordKind::Commit, &format!("snapshots/{}", session.id()), &cbor::encode(&commit));

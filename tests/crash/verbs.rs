@@ -247,6 +247,69 @@ pub(crate) const CASES: &[Case] = &[
         },
         ..PLAIN
     },
+        page: "esker-tag",
+        name: "",
+        run: |machine| done(&machine.esker(["tag", "--set", "kept", "latest"])),
+        forgets: 2,
+        after: |machine, reported, when| {
+            let listed = machine.esker(["snapshots", "--json"]).json();
+            let tagged = listed[0].as_array().unwrap().iter().filter(|one| one["tags"][0] == "kept").count();
+            assert_eq!(listed[0].as_array().unwrap().len(), 2, "{when}");
+            assert!(tagged == 1 || !reported && tagged == 0, "{tagged}, {when}");
+        },
+        ..PLAIN
+    },
+    Case {
+        page: "esker-rewrite",
+        name: "that forgets",
+        prepare: |machine| drop(machine.esker(["backup", "source/sub"]).success()),
+        run: |machine| {
+            let args =
+                ["rewrite", "--exclude", "file-3", "--forget", "--undelete-window", "0d", "--path", "source/sub"];
+            done(&machine.esker(args))
+        },
+        snapshots: 1,
+        after: |machine, _, when| {
+            let again = machine.esker(["rewrite", "--exclude", "file-3", "--forget", "--path", "source/sub"]);
+            assert_eq!(again.code, 0, "{again}, {when}");
+            let listed = machine.esker(["snapshots", "--path", "source/sub", "--json"]).json();
+            assert_eq!(listed[0].as_array().unwrap().len(), 1, "there are two of it, {when}");
+            let list = machine.esker(["ls", "-R", "latest", "--path", "source/sub"]).success().out();
+            assert!(list.contains("file-2") && !list.contains("file-3"), "{list}, {when}");
+        },
+        ..PLAIN
+    },
+    Case {
+        page: "esker-repair-index",
+        name: "after a commit was lost",
+        prepare: |machine| {
+            machine.esker(["backup", "source/sub"]).success();
+            prune(machine).success();
+            let listed = machine.esker(["snapshots", "--path", "source/sub", "--json"]).success().json();
+            let commit = format!("repository/snapshots/{}", listed[0][0]["id"].as_str().unwrap());
+            fs::remove_file(machine.path(DISK).join(commit)).unwrap();
+            forget(machine);
+        },
+        run: |machine| done(&machine.esker(["repair", "index"])),
+        snapshots: 1,
+        after: |machine, _, when| {
+            let again = machine.esker(["repair", "index"]);
+            assert_eq!(again.code, 0, "{again}, {when}");
+            let listed = machine.esker(["snapshots", "--path", "source/sub", "--json"]).json();
+            assert_eq!(listed[0].as_array().unwrap().len(), 1, "there is not one of it, {when}");
+            let pruned = prune(machine);
+            // A torn note, which only a storage that breaks its word leaves, stops a collection.
+            let is_torn = pruned.code == 6 && pruned.err().contains("its name is not the hash of its bytes");
+            assert!(pruned.code == 0 || is_torn, "{pruned}, {when}");
+        },
+        ..PLAIN
+    },
+    Case {
+        page: "esker-repair-snapshots",
+        name: "of whole ones",
+        run: |machine| done(&machine.esker(["repair", "snapshots", "--forget"])),
+        ..PLAIN
+    },
     Case { page: "esker-key-list", name: "", run: |machine| done(&machine.esker(["key", "list"])), ..READS },
     Case {
         page: "esker-key-add",

@@ -202,6 +202,7 @@ impl<'r> Forger<'r> {
             inline_segment: Segment { origins: vec![self.origin()], packs: self.packs.clone() }.encode(),
             supersedes: vec![],
             snapshot: sealed.unwrap_or_default(),
+            replaces: vec![],
             extra: Extra::default(),
         }
     }

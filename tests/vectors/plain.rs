@@ -145,6 +145,7 @@ pub(super) fn commit(kind: CommitKind) -> Commit {
         inline_segment: vec![],
         supersedes: vec![SessionId::from_bytes([9; 16])],
         snapshot: vec![0x22; 8],
+        replaces: vec![],
         extra: Extra::default(),
     }
 }
@@ -174,12 +175,14 @@ pub(super) fn sessions() -> Vec<Vector> {
         snapshot: vec![],
         ..commit(CommitKind::Maintenance)
     };
+    let rebuilt = Commit { replaces: vec![object(1), object(2)], ..maintenance.clone() };
     vec![
         record("snapshot_full", "every field", &snapshot()),
         record("snapshot_plain", "what is zero or absent is left out", &plain),
         record("commit_snapshot", "the envelope and the snapshot are stand-ins", &commit(CommitKind::Snapshot)),
         record("commit_checkpoint", "what an unfinished backup has", &commit(CommitKind::Checkpoint)),
         record("commit_maintenance", "no snapshot; the index segment inline, a stand-in", &maintenance),
+        record("commit_rebuilt", "the index segment stands in the place of two that are lost", &rebuilt),
         record("session_announcement", "the envelope is a stand-in", &announcement),
         record("flag_asked", "a collection asks a session", &flag),
     ]

@@ -4,7 +4,6 @@
 //! frame with those that came before it. What a snapshot is made of, files or another repository, is
 //! its verb's matter; that nothing is stored twice, and that nothing is relied on that may not be, is this one's.
 
-use std::path::Path;
 use std::sync::Arc;
 
 use super::pack_writer::{OnStored, PackSettings, PackWriter};
@@ -25,7 +24,7 @@ use crate::world::Time;
 const CHUNKS_MAX: u64 = 2_000_000;
 
 /// Takes the chunks of one session in the order in which they are to lie.
-pub struct Chunks<'r> {
+pub struct ChunkWriter<'r> {
     session: Arc<Session<'r>>,
     claimed: SessionTable,
     data: FrameBuilder,
@@ -36,16 +35,16 @@ pub struct Chunks<'r> {
     added_bytes: u64,
 }
 
-impl std::fmt::Debug for Chunks<'_> {
+impl std::fmt::Debug for ChunkWriter<'_> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "Chunks({} of session {})", self.added, self.session.id().short())
+        write!(f, "ChunkWriter({} of session {})", self.added, self.session.id().short())
     }
 }
 
-impl<'r> Chunks<'r> {
+impl<'r> ChunkWriter<'r> {
     /// Begins with nothing stored.
     pub fn new(session: Arc<Session<'r>>, settings: PackSettings, on_stored: OnStored) -> Self {
-        let spill = session.repo().cache_directory().map_or_else(std::env::temp_dir, Path::to_owned);
+        let spill = session.repo().spill_directory();
         let packs = PackWriter::new(session.clone(), settings, on_stored);
         Self {
             claimed: SessionTable::new(&spill, SessionTable::ENTRIES_MAX),
@@ -62,6 +61,11 @@ impl<'r> Chunks<'r> {
     /// The session.
     pub fn session(&self) -> &Arc<Session<'r>> {
         &self.session
+    }
+
+    /// How many chunks were new.
+    pub fn added(&self) -> u64 {
+        self.added
     }
 
     /// Plain bytes of the chunks stored so far.
@@ -100,6 +104,12 @@ impl<'r> Chunks<'r> {
         self.packs.finish()
     }
 
+    /// Gives all packs, of a session without a snapshot.
+    pub fn finish(&mut self) -> Result<Vec<PackEntry>> {
+        self.flush()?;
+        self.close(None)
+    }
+
     /// Stores a chunk unless it can be reused or this session has claimed it.
     pub fn add(&mut self, kind: ChunkKind, id: ChunkId, bytes: &[u8]) -> Result<()> {
         if self.session.may_reuse(&id) || !self.claimed.claim(id).context(|| "cannot remember a new chunk")? {
@@ -134,7 +144,7 @@ impl<'r> Chunks<'r> {
     }
 }
 
-impl NodeSink for Chunks<'_> {
+impl NodeSink for ChunkWriter<'_> {
     fn node(&mut self, kind: ChunkKind, bytes: &[u8]) -> Result<ChunkId> {
         let id = self.session.repo().keys.ids.chunk(kind, bytes);
         self.add(kind, id, bytes)?;

@@ -12,7 +12,7 @@
 //! | [`monitor`] | progress and problems |
 //! | [`repo`] | a repository: access, sessions, packs, snapshots |
 //! | [`source`] | reading a file system |
-//! | [`backup`], [`restore`], [`check`], [`dump`], [`ls`], [`stats`], [`forget`], [`prune`] | one verb each |
+//! | [`backup`], [`restore`], [`check`], [`dump`], [`ls`], [`stats`], [`forget`], [`prune`], [`find`], [`diff`], [`sessions`] | one verb each |
 //! | [`cli`] | the command line |
 //! | [`fuzzing`] | doors for the targets of `fuzz/`, no part of the API |
 
@@ -21,8 +21,10 @@ pub mod check;
 pub mod chunk;
 pub mod cli;
 pub mod crypto;
+pub mod diff;
 pub mod dump;
 pub mod error;
+pub mod find;
 pub mod forget;
 pub mod format;
 #[doc(hidden)]
@@ -35,6 +37,7 @@ pub mod path;
 pub mod prune;
 pub mod repo;
 pub mod restore;
+pub mod sessions;
 pub mod source;
 pub mod stats;
 pub mod storage;

@@ -10,8 +10,9 @@
 //! packs, [`tree`] cuts directories and lists into nodes, [`import`] brings the local catalog up to
 //! date, [`content`] and [`reader`] read everything back, [`frames`] many frames at once and
 //! [`read_ahead`] nodes before they are asked for, [`directory`] what a pack says of itself, and [`look_again`]
-//! finds what the index has lost; [`walk`] goes through a tree, [`reach`] finds all that is below it,
-//! [`snapshots`] lists and finds snapshots, [`standing`] says which commits are roots, [`notes`] says things
+//! finds what the index has lost; [`walk`] goes through a tree, [`reach`] finds all that is below it, [`compare`] says how
+//! two entries differ,
+//! [`snapshots`] lists and finds snapshots, [`standing`] says which commits are roots, [`strays`] which packs no commit names, [`notes`] says things
 //! about other objects.
 
 use std::path::PathBuf;
@@ -24,6 +25,7 @@ use crate::world::World;
 pub mod access;
 pub mod collections;
 pub mod commits;
+pub mod compare;
 pub mod content;
 pub mod directory;
 pub mod frames;
@@ -46,6 +48,7 @@ pub mod secret;
 pub mod session;
 pub mod snapshots;
 pub mod standing;
+pub mod strays;
 #[cfg(test)]
 pub(crate) mod testing;
 #[cfg(test)]

@@ -12,7 +12,7 @@
 //! | [`monitor`] | progress and problems |
 //! | [`repo`] | a repository: access, sessions, packs, snapshots |
 //! | [`source`] | reading a file system |
-//! | [`backup`], [`restore`], [`check`], [`dump`], [`ls`], [`stats`], [`forget`], [`prune`], [`find`], [`diff`], [`sessions`] | one verb each |
+//! | [`backup`], [`restore`], [`check`], [`dump`], [`ls`], [`stats`], [`forget`], [`prune`], [`find`], [`diff`], [`mount`], [`sessions`] | one verb each |
 //! | [`cli`] | the command line |
 //! | [`fuzzing`] | doors for the targets of `fuzz/`, no part of the API |
 
@@ -33,6 +33,8 @@ pub mod id;
 pub mod index;
 pub mod ls;
 pub mod monitor;
+#[cfg(feature = "mount")]
+pub mod mount;
 pub mod path;
 pub mod prune;
 pub mod repo;

@@ -16,7 +16,7 @@ const LAYERS: &[&[&str]] = &[
     &["monitor"],
     &["repo"],
     &["source"],
-    &["backup", "restore", "check", "dump", "ls", "stats", "forget", "prune", "find", "diff", "sessions"],
+    &["backup", "restore", "check", "dump", "ls", "stats", "forget", "prune", "find", "diff", "mount", "sessions"],
     &["cli"],
     &["fuzzing"],
 ];

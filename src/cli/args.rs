@@ -106,6 +106,9 @@ pub(super) enum Verb {
     Restore(RestoreArgs),
     /// Write a file of a snapshot, or a directory as an archive, to stdout
     Dump(DumpArgs),
+    /// Show snapshots as directories, read-only, until it is unmounted
+    #[cfg(feature = "mount")]
+    Mount(MountArgs),
     /// Find out whether everything is there and undamaged
     Check(CheckArgs),
     /// Count what the repository holds, or what snapshots do, and what that takes
@@ -410,6 +413,34 @@ pub(super) struct DiffArgs {
     /// With a directory: read also files whose size and mtime are the same
     #[arg(long)]
     pub(super) content: bool,
+    #[command(flatten)]
+    pub(super) filter: FilterArgs,
+}
+
+#[cfg(feature = "mount")]
+#[derive(Debug, clap::Args)]
+pub(super) struct MountArgs {
+    /// An empty directory
+    #[arg(value_name = "DIR")]
+    pub(super) dir: PathBuf,
+    /// Show only this snapshot, or what is below PATH in it [default: all, by time, host, tag and id]
+    #[arg(value_name = "SNAPSHOT[:PATH]")]
+    pub(super) snapshot: Option<OsString>,
+    /// Let other users in, too, as far as the stored modes do
+    #[arg(long)]
+    pub(super) allow_other: bool,
+    /// Show everything as if root owned it
+    #[arg(long)]
+    pub(super) owner_root: bool,
+    /// With `latest`: the newest snapshot at or before TIME
+    #[arg(
+        long,
+        value_name = "TIME",
+        help_heading = "Which snapshots",
+        conflicts_with = "before",
+        requires = "snapshot"
+    )]
+    pub(super) at: Option<String>,
     #[command(flatten)]
     pub(super) filter: FilterArgs,
 }

@@ -42,6 +42,8 @@ mod inputs;
 mod json;
 mod key;
 mod ls;
+#[cfg(feature = "mount")]
+mod mount;
 mod out;
 mod place;
 mod prune;

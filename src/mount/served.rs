@@ -238,8 +238,9 @@ impl<'r> Served<'r> {
             crtime: mtime,
             kind,
             perm,
-            // How many names a file has is not known, only whether it has several.
-            nlink: if kind == FileType::Directory || is_linked { 2 } else { 1 },
+            // How many names a file has is not known, only whether it has several. One of a directory says that
+            // nobody has counted.
+            nlink: if is_linked { 2 } else { 1 },
             uid: owner.0,
             gid: owner.1,
             rdev,

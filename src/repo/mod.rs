@@ -12,7 +12,7 @@
 //! [`read_ahead`] nodes before they are asked for, [`directory`] what a pack says of itself, and [`look_again`]
 //! finds what the index has lost; [`walk`] goes through a tree, [`reach`] finds all that is below it, [`compare`] says how
 //! two entries differ,
-//! [`snapshots`] lists and finds snapshots, [`standing`] says which commits are roots, [`strays`] which packs no commit names, [`notes`] says things
+//! [`snapshots`] lists and finds snapshots, [`snapshot_records`] has what they say, or remembers it, [`standing`] says which commits are roots, [`strays`] which packs no commit names, [`notes`] says things
 //! about other objects.
 
 use std::path::PathBuf;
@@ -46,6 +46,7 @@ pub mod recovery;
 pub mod repair;
 pub mod secret;
 pub mod session;
+mod snapshot_records;
 pub mod snapshots;
 pub mod standing;
 pub mod strays;

@@ -192,6 +192,11 @@ impl<'r> Served<'r> {
         self.inodes.forget(ino, lookups);
     }
 
+    #[cfg(test)]
+    pub(super) fn remembered(&self) -> usize {
+        self.inodes.len()
+    }
+
     pub(super) fn attributes(&self, ino: u64) -> Result<(FileAttr, Duration)> {
         let node = self.node(ino)?;
         Ok((self.attributes_of(ino, &node), ttl(&node)))

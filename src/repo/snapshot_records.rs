@@ -133,3 +133,72 @@ impl Records {
 fn key(session: &SessionId) -> Vec<u8> {
     [b"snapshot ", &session.as_bytes()[..]].concat()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::format::session::{CommitKind, Summary};
+    use crate::format::tree::{Attributes, Detail, Entry};
+    use crate::id::{CredentialId, EpochId, ObjectId};
+    use crate::world::Time;
+
+    fn header(session: u8, hash: u8) -> CommitHeader {
+        CommitHeader {
+            session: SessionId::from_bytes([session; 16]),
+            epoch: EpochId::from_bytes([0; 16]),
+            credential: CredentialId::from_bytes([0; 32]),
+            hash: ObjectId::from_bytes([hash; 32]),
+            kind: CommitKind::Snapshot,
+            time_secs: 1,
+            sequence: 1,
+            previous: Vec::new(),
+            segments: Vec::new(),
+            has_inline_segment: false,
+            supersedes: Vec::new(),
+            stored_bytes: 1,
+        }
+    }
+
+    fn snapshot() -> Snapshot {
+        let root = Entry {
+            name: None,
+            attributes: Attributes::default(),
+            detail: Detail::Directory {
+                id: crate::id::ChunkId::from_bytes([3; 32]),
+                level: 0,
+                totals: Default::default(),
+                incomplete: false,
+            },
+            extra: Default::default(),
+        };
+        Snapshot {
+            time: Time::from_secs(1_000_000_000),
+            hostname: "a secret machine".into(),
+            username: "somebody".into(),
+            uid: 0,
+            gid: 0,
+            paths: vec![b"/secret".to_vec()],
+            tags: vec!["secret tag".into()],
+            parent: None,
+            root,
+            summary: Summary::default(),
+            program: "test".into(),
+            original: None,
+            extra: Default::default(),
+        }
+    }
+
+    #[test]
+    fn what_is_remembered_is_for_one_credential_repository_and_commit() {
+        let records = |key: u8, repo: u8| Records { private: SecretKey::from_bytes(&[key; 32]), repo: [repo; 16] };
+        let sealed = records(1, 1).seal(&header(1, 1), &snapshot());
+        assert_eq!(records(1, 1).open(&header(1, 1), &sealed), Some(snapshot()));
+        for (key, repo, session, hash) in [(2, 1, 1, 1), (1, 2, 1, 1), (1, 1, 2, 1), (1, 1, 1, 2)] {
+            assert_eq!(records(key, repo).open(&header(session, hash), &sealed), None, "{key} {repo} {session} {hash}");
+        }
+        assert!(!sealed.windows(6).any(|bytes| bytes == b"secret"));
+        let other = Snapshot { tags: vec!["another tag".into()], ..snapshot() };
+        let (one, two) = (sealed, records(1, 1).seal(&header(1, 1), &other));
+        assert_ne!(one[..seal::NONCE_BYTES], two[..seal::NONCE_BYTES], "a nonce is not used for two texts");
+    }
+}

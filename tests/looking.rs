@@ -6,8 +6,6 @@
 use std::fs;
 use std::os::unix::fs::{PermissionsExt, symlink};
 
-use serde_json::json;
-
 #[path = "support/cli.rs"]
 #[allow(dead_code)]
 mod support;

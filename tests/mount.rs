@@ -9,6 +9,7 @@
 use std::collections::BTreeSet;
 use std::fs::{self, File};
 use std::io::{BufRead, BufReader, Read};
+use std::os::fd::AsFd;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{FileExt, MetadataExt, PermissionsExt, symlink};
 use std::os::unix::process::ExitStatusExt;
@@ -16,7 +17,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, SystemTime};
 
-use rustix::event::{PollFd, PollFlags, poll};
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use rustix::fs::{CWD, FileType, Mode, XattrFlags, makedev, mknodat, setxattr};
 use rustix::process::{Pid, Signal, kill_process};
 
@@ -124,7 +125,7 @@ fn is_mounted(at: &Path) -> bool {
 fn until_unmounted(at: &Path) {
     let mounts = File::open("/proc/self/mountinfo").unwrap();
     while is_mounted(at) {
-        poll(&mut [PollFd::new(&mounts, PollFlags::PRI)], None).unwrap();
+        poll(&mut [PollFd::new(mounts.as_fd(), PollFlags::POLLPRI)], PollTimeout::NONE).unwrap();
     }
 }
 

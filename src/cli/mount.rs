@@ -10,7 +10,6 @@ use super::app::App;
 use super::args::{MountArgs, SnapshotArgs};
 use super::fail::{Result, usage};
 use super::{choose, json as objects, place, text};
-use crate::error::{Error, Kind};
 use crate::monitor::Monitor;
 use crate::mount::{Options, Top, run as mount};
 use crate::path::TreePath;
@@ -53,26 +52,16 @@ pub(super) fn run(app: &App, args: &MountArgs) -> Result<()> {
         named: Arc::new(move |time| super::time::file_name(time, &zone)),
         refresh: REFRESH,
     };
-    let mut told = Ok(());
     let monitor = Monitor::new(app.console.clone());
-    let served = mount(reader, top, &dir, &options, &monitor, &stop, || {
-        told = tell(app, &dir);
-        match &told {
-            Ok(()) => Ok(()),
-            Err(_) => Err(Error::new(Kind::Failed, "the mount was not told of")),
-        }
-    });
-    told?;
-    Ok(served?)
+    Ok(mount(reader, top, &dir, &options, &monitor, &stop, || tell(app, &dir))?)
 }
 
-fn tell(app: &App, dir: &Path) -> Result<()> {
+/// Says that it is there. If nobody hears that, it is there all the same.
+fn tell(app: &App, dir: &Path) {
     let dir = dir.display().to_string();
-    if app.global.json {
-        app.out.json(&objects::message("mounted", json!({ "mountpoint": dir })))?;
+    let _ = if app.global.json {
+        app.out.json(&objects::message("mounted", json!({ "mountpoint": dir }))).and_then(|()| app.out.flush())
     } else {
-        app.say(&format!("mounted at {}", text::plain(&dir)))?;
-        app.say("to unmount, press Ctrl-C or run `umount` on it")?;
-    }
-    app.out.flush()
+        app.say(&format!("mounted at {}\nto unmount, press Ctrl-C or run `umount` on it", text::plain(&dir)))
+    };
 }

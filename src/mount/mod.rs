@@ -86,7 +86,7 @@ pub fn run(
     options: &Options,
     monitor: &Monitor,
     stop: &Receiver<()>,
-    mounted: impl FnOnce() -> Result<()>,
+    mounted: impl FnOnce(),
 ) -> Result<()> {
     if let Top::Entry(entry) = &top
         && !matches!(entry.detail, Detail::Directory { .. })
@@ -107,24 +107,22 @@ pub fn run(
         };
         Error::new(Kind::Failed, what()).because(error).hint(hint)
     })?;
+    // Without it nobody unmounts what is left of a program that was killed; all else works.
     let watcher = Watcher::begin(&dir);
     let session = session.spawn().context(what)?;
-    let told = mounted();
-    if told.is_ok() {
-        // Without it nobody unmounts what is left of a program that was killed; all else works.
-        thread::scope(|scope| {
-            for _ in 0..options.threads.max(1) {
-                scope.spawn(|| served.work(&work, stop));
-            }
-        });
-    }
+    mounted();
+    thread::scope(|scope| {
+        for _ in 0..options.threads.max(1) {
+            scope.spawn(|| served.work(&work, stop));
+        }
+    });
     // Lazily: what is open somewhere stays so until it is closed, with errors instead of content.
     if !session.guard.is_finished() {
         let _ = rustix::mount::unmount(&dir, UnmountFlags::DETACH);
     }
     drop(session);
     drop(watcher);
-    told
+    Ok(())
 }
 
 fn config(options: &Options) -> Config {

@@ -12,7 +12,7 @@
 //! | [`monitor`] | progress and problems |
 //! | [`repo`] | a repository: access, sessions, packs, snapshots |
 //! | [`source`] | reading a file system |
-//! | [`backup`], [`restore`], [`check`], [`dump`], [`ls`], [`stats`], [`forget`], [`prune`], [`copy`], [`tag`], [`rewrite`], [`repair`] | one verb each |
+//! | [`backup`], [`restore`], [`check`], [`dump`], [`ls`], [`find`], [`diff`], [`mount`], [`stats`], [`forget`], [`prune`], [`copy`], [`tag`], [`rewrite`], [`repair`], [`sessions`] | one verb each |
 //! | [`cli`] | the command line |
 //! | [`fuzzing`] | doors for the targets of `fuzz/`, no part of the API |
 
@@ -22,8 +22,10 @@ pub mod chunk;
 pub mod cli;
 pub mod copy;
 pub mod crypto;
+pub mod diff;
 pub mod dump;
 pub mod error;
+pub mod find;
 pub mod forget;
 pub mod format;
 #[doc(hidden)]
@@ -32,12 +34,15 @@ pub mod id;
 pub mod index;
 pub mod ls;
 pub mod monitor;
+#[cfg(feature = "mount")]
+pub mod mount;
 pub mod path;
 pub mod prune;
 pub mod repair;
 pub mod repo;
 pub mod restore;
 pub mod rewrite;
+pub mod sessions;
 pub mod source;
 pub mod stats;
 pub mod storage;

@@ -133,6 +133,13 @@ impl TreePath {
         self.0.split(|&b| b == b'/').filter(|part| !part.is_empty()).map(|part| Name(part.into()))
     }
 
+    /// The order in which a walk comes by: a directory, what is below it, and then what follows it.
+    pub fn in_walk_order(&self, other: &TreePath) -> std::cmp::Ordering {
+        // No name has a zero byte, so what ends a name comes before all that may be in one.
+        let keys = |b: &u8| if *b == b'/' { 0 } else { *b };
+        self.0.iter().map(keys).cmp(other.0.iter().map(keys))
+    }
+
     /// Whether this is `other` or lies below it.
     pub fn starts_with(&self, other: &TreePath) -> bool {
         other.is_root() || self.0.strip_prefix(&*other.0).is_some_and(|rest| rest.is_empty() || rest[0] == b'/')
@@ -208,6 +215,14 @@ mod tests {
         up.pop();
         up.pop();
         assert!(up.is_root());
+    }
+
+    #[test]
+    fn a_walk_comes_by_what_is_below_a_directory_before_its_neighbours() {
+        let mut paths =
+            ["/a-b", "/a/b/c", "/b", "/", "/a", "/a/b"].map(|path| TreePath::from_bytes(path.as_bytes()).unwrap());
+        paths.sort_by(TreePath::in_walk_order);
+        assert_eq!(paths.map(|path| path.to_string()), ["/", "/a", "/a/b", "/a/b/c", "/a-b", "/b"]);
     }
 
     #[test]

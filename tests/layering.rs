@@ -16,7 +16,10 @@ const LAYERS: &[&[&str]] = &[
     &["monitor"],
     &["repo"],
     &["source"],
-    &["backup", "restore", "check", "dump", "ls", "stats", "forget", "prune", "copy", "tag", "rewrite", "repair"],
+    &[
+        "backup", "restore", "check", "dump", "ls", "find", "diff", "mount", "stats", "forget", "prune", "copy", "tag",
+        "rewrite", "repair", "sessions",
+    ],
     &["cli"],
     &["fuzzing"],
 ];

@@ -162,3 +162,30 @@ fn a_check_that_cannot_read_a_pack_is_not_done() {
     let error = check::run(&reader, &options, &Monitor::silent()).unwrap_err();
     assert_eq!(error.kind(), Kind::Failed, "{error}");
 }
+
+/// To open a snapshot costs a signature and private key operations: a list of very many has done that before.
+#[test]
+fn a_list_of_snapshots_reads_each_of_them_once() {
+    let (storage, scene) = scene();
+    for n in 0..3 {
+        fs::write(scene.source().join("more"), [n]).unwrap();
+        scene.backup();
+    }
+    let list = |reader: &Reader<'_>| {
+        storage.clear();
+        let (found, faults) = reader.snapshots(&Filter::default()).unwrap();
+        assert!(faults.is_empty());
+        (found, calls(&storage))
+    };
+    let repo = scene.open();
+    let (first, of_first) = list(&Reader::new(&repo).unwrap());
+    assert_eq!(of_first, ["Get snapshots 4"]);
+    let (again, of_again) = list(&Reader::new(&scene.open()).unwrap());
+    assert_eq!(of_again, [""; 0]);
+    let said = |found: &[esker::repo::snapshots::SnapshotInfo]| {
+        found.iter().map(|info| (info.id(), info.snapshot.clone())).collect::<Vec<_>>()
+    };
+    assert_eq!(said(&first), said(&again));
+    // `check` believes no cache.
+    assert_eq!(list(&Reader::without_cache(&repo).unwrap()).1, ["Get snapshots 4"]);
+}

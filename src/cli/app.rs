@@ -157,6 +157,11 @@ impl App {
             Verb::Backup(args) => super::backup::run(self, args),
             Verb::Snapshots(args) => super::snapshots::run(self, args),
             Verb::Ls(args) => super::ls::run(self, args),
+            Verb::Find(args) => super::find::run(self, args),
+            Verb::Diff(args) => super::diff::run(self, args),
+            #[cfg(feature = "mount")]
+            Verb::Mount(args) => super::mount::run(self, args),
+            Verb::Sessions(args) => super::sessions::run(self, args),
             Verb::Restore(args) => super::restore::run(self, args),
             Verb::Dump(args) => super::dump::run(self, args),
             Verb::Check(args) => super::check::run(self, args),
@@ -288,6 +293,11 @@ impl App {
             console.remark(Severity::Note, "stopping; once more to abort at once");
         }));
         work
+    }
+
+    /// Does this, and not more, when a signal asks to stop.
+    pub(super) fn when_interrupted(&self, stop: Box<dyn Fn() + Send>) {
+        (self.on_interrupt)(stop);
     }
 
     /// Says what of the repository cannot be read and so counts as absent.

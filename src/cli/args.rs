@@ -100,10 +100,17 @@ pub(super) enum Verb {
     Snapshots(SnapshotsArgs),
     /// List what is in a snapshot
     Ls(LsArgs),
+    /// Find where a name is in snapshots, or the versions of a file
+    Find(FindArgs),
+    /// Compare two snapshots, or a snapshot and a local directory
+    Diff(DiffArgs),
     /// Bring files back from a snapshot
     Restore(RestoreArgs),
     /// Write a file of a snapshot, or a directory as an archive, to stdout
     Dump(DumpArgs),
+    /// Show snapshots as directories, read-only, until it is unmounted
+    #[cfg(feature = "mount")]
+    Mount(MountArgs),
     /// Find out whether everything is there and undamaged
     Check(CheckArgs),
     /// Count what the repository holds, or what snapshots do, and what that takes
@@ -120,6 +127,8 @@ pub(super) enum Verb {
     Tag(TagArgs),
     /// Make snapshots again without some of what is in them
     Rewrite(RewriteArgs),
+    /// List backups under way or broken off, and what `prune` waits for
+    Sessions(SessionsArgs),
     /// List, add, remove and recover the passwords and key files that open the repository
     Key(KeyArgs),
     /// Put back what is lost or damaged, from what is there
@@ -388,6 +397,90 @@ pub(super) struct LsArgs {
     /// List everything below PATH
     #[arg(short = 'R', long)]
     pub(super) recursive: bool,
+}
+
+#[derive(Debug, clap::Args)]
+pub(super) struct FindArgs {
+    /// Names (`*.conf`) or paths (`/etc/**/*.conf`); with --history, paths as they are
+    #[arg(value_name = "PATTERN", required = true)]
+    pub(super) patterns: Vec<OsString>,
+    /// The versions of each path over all snapshots, oldest first
+    #[arg(long, conflicts_with_all = ["ignore_case", "oldest", "newest"])]
+    pub(super) history: bool,
+    /// Upper and lower case alike
+    #[arg(short, long)]
+    pub(super) ignore_case: bool,
+    /// Only in this snapshot, whatever the filters say; repeat for several
+    #[arg(short, long, value_name = "SNAPSHOT", help_heading = "Which snapshots")]
+    pub(super) snapshot: Vec<String>,
+    /// Only what was modified at or after TIME
+    #[arg(short = 'O', long, value_name = "TIME")]
+    pub(super) oldest: Option<String>,
+    /// Only what was modified at or before TIME
+    #[arg(short = 'N', long, value_name = "TIME")]
+    pub(super) newest: Option<String>,
+    /// With mode, owner, size and time
+    #[arg(short, long)]
+    pub(super) long: bool,
+    #[command(flatten)]
+    pub(super) filter: FilterArgs,
+}
+
+#[derive(Debug, clap::Args)]
+pub(super) struct DiffArgs {
+    /// The snapshot to compare from; `:PATH` for what is below PATH
+    #[arg(value_name = "SNAPSHOT[:PATH]")]
+    pub(super) first: OsString,
+    /// The snapshot to compare with, or a local directory or file
+    #[arg(value_name = "SNAPSHOT[:PATH] or DIR")]
+    pub(super) second: OsString,
+    /// Tell of other owners, modes, times and extended attributes, too
+    #[arg(long)]
+    pub(super) metadata: bool,
+    /// With a directory: read also files whose size and mtime are the same
+    #[arg(long)]
+    pub(super) content: bool,
+    #[command(flatten)]
+    pub(super) filter: FilterArgs,
+}
+
+#[cfg(feature = "mount")]
+#[derive(Debug, clap::Args)]
+pub(super) struct MountArgs {
+    /// An empty directory
+    #[arg(value_name = "DIR")]
+    pub(super) dir: PathBuf,
+    /// Show only this snapshot, or what is below PATH in it [default: all, by time, host, tag and id]
+    #[arg(value_name = "SNAPSHOT[:PATH]")]
+    pub(super) snapshot: Option<OsString>,
+    /// Let other users in, too, as far as the stored modes do
+    #[arg(long)]
+    pub(super) allow_other: bool,
+    /// Show everything as if root owned it
+    #[arg(long)]
+    pub(super) owner_root: bool,
+    /// With `latest`: the newest snapshot at or before TIME
+    #[arg(
+        long,
+        value_name = "TIME",
+        help_heading = "Which snapshots",
+        conflicts_with = "before",
+        requires = "snapshot"
+    )]
+    pub(super) at: Option<String>,
+    #[command(flatten)]
+    pub(super) filter: FilterArgs,
+}
+
+#[derive(Debug, clap::Args)]
+pub(super) struct SessionsArgs {
+    /// Those too that have committed and are still announced
+    #[arg(short, long)]
+    pub(super) all: bool,
+    /// Find out what each has stored that no snapshot names, and which are lost; reads a little of each
+    /// such pack
+    #[arg(long)]
+    pub(super) packs: bool,
 }
 
 /// What becomes of files that are in the target already.

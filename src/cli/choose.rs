@@ -16,7 +16,7 @@ use crate::repo::snapshots::{Filter, SnapshotInfo};
 use crate::source::exclude::{Case, Patterns};
 use crate::world::Time;
 
-fn moment(app: &App, flag: &str, text: Option<&String>, day: DayEnd) -> Result<Option<Time>> {
+pub(super) fn moment(app: &App, flag: &str, text: Option<&String>, day: DayEnd) -> Result<Option<Time>> {
     let parsed = text.map(|text| parse(text, app.world.now(), &app.time_zone, day)).transpose();
     parsed.map_err(|error| usage(format!("cannot use `{flag}`: {error}")).into())
 }
@@ -39,13 +39,25 @@ pub(super) struct Chosen {
     pub(super) path: Option<TreePath>,
 }
 
-/// Finds the snapshot that was meant.
-pub(super) fn snapshot(app: &App, reader: &Reader<'_>, args: &SnapshotArgs) -> Result<Chosen> {
-    let typed = args.snapshot.as_bytes();
-    let (id, path) = match typed.iter().position(|&b| b == b':') {
+/// What stands before the colon, and the path after it.
+fn parts(typed: &OsStr) -> (&[u8], Option<&[u8]>) {
+    let typed = typed.as_bytes();
+    match typed.iter().position(|&b| b == b':') {
         Some(colon) => (&typed[..colon], Some(&typed[colon + 1..])),
         None => (typed, None),
-    };
+    }
+}
+
+/// Whether what was typed can be a snapshot: `latest`, or hexadecimal digits.
+pub(super) fn is_snapshot(typed: &OsStr) -> bool {
+    let (id, _) = parts(typed);
+    id.starts_with(b"latest") && !id.contains(&b'/')
+        || !id.is_empty() && id.iter().all(|b| b.is_ascii_digit() || (b'a'..=b'f').contains(b))
+}
+
+/// Finds the snapshot that was meant.
+pub(super) fn snapshot(app: &App, reader: &Reader<'_>, args: &SnapshotArgs) -> Result<Chosen> {
+    let (id, path) = parts(&args.snapshot);
     let id = String::from_utf8_lossy(id);
     let path = path.map(in_snapshot).transpose()?;
     let mut filter = filter(app, &args.filter)?;

@@ -5,7 +5,7 @@
 //! a person would. [`args`] says what can be typed and one file a verb does it; [`app`] is what
 //! all verbs share, [`console`] shows progress and problems, [`out`] takes results, [`text`] and
 //! [`time`] put numbers and moments into words, [`unlock`] finds the password or key file ([`terminal`] has it typed),
-//! [`place`] the storage (with [`storage_args`]), [`choose`] the snapshot that is meant, [`inputs`] what
+//! [`place`] the storage (with [`storage_args`]), [`choose`] the snapshot that is meant, [`entry`] shows what is in one, [`inputs`] what
 //! is backed up, [`safety`] what a restore would lose, [`config`] adds what is configured, [`trace`]
 //! tells what is asked of the storage.
 
@@ -33,14 +33,19 @@ mod console;
 mod copy;
 mod copy_args;
 mod demo;
+mod diff;
 mod dump;
+mod entry;
 mod fail;
+mod find;
 mod forget;
 mod init;
 mod inputs;
 mod json;
 mod key;
 mod ls;
+#[cfg(feature = "mount")]
+mod mount;
 mod out;
 mod place;
 mod prune;
@@ -52,6 +57,7 @@ mod restore;
 mod retention_args;
 mod rewrite;
 mod safety;
+mod sessions;
 mod snapshots;
 mod stats;
 mod storage_args;

@@ -46,6 +46,17 @@ impl Out {
         self.line(&escaped(text))
     }
 
+    /// A part of a line.
+    pub(super) fn part(&self, text: &str) -> Result<()> {
+        write!(self.lock(), "{text}").map_err(Fail::Output)
+    }
+
+    /// An object or array as a part of a line of JSON.
+    pub(super) fn json_part(&self, value: &impl Serialize) -> Result<()> {
+        let text = serde_json::to_string(value).map_err(|error| Fail::Output(error.into()))?;
+        self.part(&escaped(text))
+    }
+
     /// The stream itself, for bytes.
     pub(super) fn with_stream<T>(&self, write: impl FnOnce(&mut dyn Write) -> T) -> T {
         write(&mut **self.lock())

@@ -18,6 +18,11 @@ pub(super) fn show(time: Time, zone: &TimeZone) -> String {
     zoned(time, zone).strftime("%Y-%m-%d %H:%M:%S").to_string()
 }
 
+/// The same as a part of a file's name, without what has a meaning in some: `2001-02-03T04-05-07`.
+pub(super) fn file_name(time: Time, zone: &TimeZone) -> String {
+    zoned(time, zone).strftime("%Y-%m-%dT%H-%M-%S").to_string()
+}
+
 /// RFC 3339 with the local offset, for programs.
 pub(super) fn rfc3339(time: Time, zone: &TimeZone) -> String {
     let zoned = zoned(time, zone);

@@ -12,14 +12,13 @@ use super::Options;
 use crate::error::{Context, Error, Kind, Result};
 use crate::format::cbor::{self, Extra};
 use crate::format::record::RecordKind;
-use crate::format::session::{Announcement, Flag};
+use crate::format::session::Flag;
 use crate::id::{CollectionId, SessionId};
 use crate::monitor::{Monitor, Severity};
 use crate::repo::Repository;
 use crate::repo::collections::FLAGS;
 use crate::repo::commits::SNAPSHOTS;
-use crate::repo::session::{ALIVE, SESSIONS};
-use crate::storage::ErrorKind;
+use crate::repo::session::SESSIONS;
 
 /// How often writers are looked for.
 const LOOK_EVERY: Duration = Duration::from_secs(2);
@@ -67,7 +66,7 @@ pub(super) fn all(
     for object in repo.list_settled(SESSIONS)? {
         let Some(session) = object.name.strip_prefix(SESSIONS).and_then(|id| id.parse().ok()) else { continue };
         if !closed.contains(&session) {
-            waiting.insert(session, Waiting { announced_secs: announced(repo, &object.name)?, sign: None });
+            waiting.insert(session, Waiting { announced_secs: announced(repo, &session)?, sign: None });
         }
     }
     for session in lost {
@@ -109,12 +108,7 @@ impl Waiting {
         if age >= AGE_SECS_MAX || patience.is_zero() {
             return Ok(true);
         }
-        let name = format!("{ALIVE}{session}");
-        let sign = match repo.storage.get(&name) {
-            Ok(bytes) => bytes,
-            Err(error) if error.kind() == ErrorKind::NotFound => Vec::new(),
-            Err(error) => return Err(error).context(|| format!("cannot read `{name}`")),
-        };
+        let sign = repo.sign_of_life(session)?.unwrap_or_default();
         match &self.sign {
             // No sign was ever left: only the announcement says how long.
             _ if sign.is_empty() => Ok(age >= patience.as_secs()),
@@ -128,15 +122,8 @@ impl Waiting {
 }
 
 /// When a session says it began. One that cannot be read is as old as can be.
-fn announced(repo: &Repository, name: &str) -> Result<i64> {
-    let stored = match repo.storage.get(name) {
-        Ok(stored) => stored,
-        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(i64::MIN),
-        Err(error) => return Err(error).context(|| format!("cannot read `{name}`")),
-    };
-    let opened = repo.open_record(RecordKind::Session, name, &stored);
-    let announcement = opened.ok().and_then(|opened| cbor::decode::<Announcement>(&opened.body).ok());
-    Ok(announcement.map_or(i64::MIN, |announcement| announcement.time_secs))
+fn announced(repo: &Repository, session: &SessionId) -> Result<i64> {
+    Ok(repo.announcement(session)?.map_or(i64::MIN, |(announcement, _)| announcement.time_secs))
 }
 
 /// Flags a session and then looks for its commit.

@@ -3,8 +3,8 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use super::plan::{Limits, PackUse, Plan};
-use crate::error::{Context, Error, Kind, Result};
-use crate::format::pack::{FrameKind, TRAILER_BYTES, Trailer};
+use crate::error::{Error, Kind, Result};
+use crate::format::pack::FrameKind;
 use crate::format::session::CommitKind;
 use crate::id::{CollectionId, ObjectId, PackId, SessionId};
 use crate::index::{Found, Marks};
@@ -14,10 +14,9 @@ use crate::repo::Repository;
 use crate::repo::collections::{Collections, FLAGS};
 use crate::repo::content::Reader;
 use crate::repo::reach::{Reach, is_marked};
-use crate::repo::session::{PACKS, SESSIONS, pack_name};
+use crate::repo::session::{SESSIONS, pack_name};
 use crate::repo::standing::Standing;
-use crate::storage::ErrorKind;
-use crate::storage::parallel::try_map;
+use crate::repo::strays::Stray;
 
 /// How far this machine's clock may be behind the newest commit of an owner.
 const CLOCK_BEHIND_SECS_MAX: i64 = 24 * 3600;
@@ -72,7 +71,7 @@ impl<'r> Survey<'r> {
     /// Looks in the order that makes it safe: packs, then sessions, then commits, then flags.
     pub(super) fn look(repo: &'r Repository, close_lost: bool, monitor: &Monitor) -> Result<Self> {
         // G1.
-        let candidates: BTreeMap<PackId, u64> = list_packs(repo)?.into_iter().collect();
+        let candidates: BTreeMap<PackId, u64> = repo.list_packs()?.into_iter().collect();
         // G2.
         let mut announced = BTreeSet::new();
         for object in repo.list_settled(SESSIONS)? {
@@ -96,7 +95,7 @@ impl<'r> Survey<'r> {
             .collect();
         let mut survey = Self {
             candidates,
-            stored: list_packs(repo)?,
+            stored: repo.list_packs()?,
             strays: BTreeMap::new(),
             open,
             uncertain,
@@ -110,25 +109,11 @@ impl<'r> Survey<'r> {
     /// Finds out whose the packs are that no segment names.
     fn look_at_strays(&mut self, close_lost: bool, monitor: &Monitor) -> Result<()> {
         let reader = &self.reader;
-        let repo = reader.repo();
-        let named: BTreeSet<PackId> = (0_u32..)
-            .zip(reader.catalog().packs())
-            .filter(|(number, _)| reader.is_alive(*number))
-            .map(|(_, pack)| pack.id)
-            .collect();
-        let dead = &reader.collections().dead;
-        let unnamed: Vec<(PackId, u64)> = self
-            .candidates
-            .iter()
-            .filter(|(id, _)| !named.contains(id) && !dead.contains(id))
-            .map(|(id, bytes)| (*id, *bytes))
-            .collect();
-        let sessions = try_map(repo.storage.connections(), &unnamed, |(id, bytes)| session_of(repo, id, *bytes))?;
-        for ((id, _), session) in unnamed.iter().zip(sessions) {
+        for Stray { id, session, .. } in reader.strays(&self.candidates)? {
             match session {
-                Some(session) => drop(self.strays.insert(*id, session)),
+                Some(session) => drop(self.strays.insert(id, session)),
                 // Torn, or no pack: it is nobody's, and stays.
-                None => super::warn(monitor, &pack_name(id), "it is no pack; it is left alone"),
+                None => super::warn(monitor, &pack_name(&id), "it is no pack; it is left alone"),
             }
         }
         let is_closed = |session: &SessionId| {
@@ -518,23 +503,6 @@ fn uncertain(
         .filter(|(_, by)| by.iter().any(|collection| !later.sweeps.contains_key(collection)))
         .map(|(session, _)| session);
     asked.chain(later.void.difference(&earlier.void).copied()).collect()
-}
-
-fn list_packs(repo: &Repository) -> Result<HashMap<PackId, u64>> {
-    let listed = repo.list_settled(PACKS)?;
-    Ok(listed.iter().filter_map(|object| Some((object.name.rsplit('/').next()?.parse().ok()?, object.bytes))).collect())
-}
-
-/// The session a pack says it is of; `None` when it is no pack, or gone.
-fn session_of(repo: &Repository, id: &PackId, bytes: u64) -> Result<Option<SessionId>> {
-    let trailer_bytes = TRAILER_BYTES as u64;
-    let Some(offset) = bytes.checked_sub(trailer_bytes) else { return Ok(None) };
-    let name = pack_name(id);
-    match repo.storage.get_range(&name, offset, trailer_bytes) {
-        Ok(tail) => Ok(Trailer::decode(&tail).ok().map(|trailer| trailer.session)),
-        Err(error) if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::Corrupt) => Ok(None),
-        Err(error) => Err(error).context(|| format!("cannot read pack `{name}`")),
-    }
 }
 
 #[cfg(test)]

@@ -156,6 +156,11 @@ impl<'r> Reader<'r> {
         &self.catalog
     }
 
+    /// Whether this reader may believe what a cache has told.
+    pub(super) fn is_cached(&self) -> bool {
+        self.is_cached
+    }
+
     /// Commits, segments, and records of collections that could not be read; they count as absent.
     pub fn faults(&self) -> &[(String, Error)] {
         &self.faults

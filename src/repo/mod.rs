@@ -14,7 +14,9 @@
 //! - **Reading**: [`import`] brings the local catalog up to date, [`content`] and [`reader`] read everything back,
 //!   [`frames`] many frames at once, [`fetch`] content in the order wanted and [`read_ahead`] nodes before they are
 //!   asked for; [`directory`] and [`own_word`] are what a pack says of itself, [`look_again`] finds what the index has
-//!   lost; [`walk`] goes through a tree, [`reach`] finds all that is below it, [`snapshots`] lists and finds snapshots.
+//!   lost; [`walk`] goes through a tree, [`reach`] finds all that is below it, [`compare`] says how two
+//!   entries differ, [`snapshots`] lists and finds snapshots, [`snapshot_records`] remembers what they say, [`strays`]
+//!   are packs no commit names.
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -27,6 +29,7 @@ pub mod access;
 pub mod chunk_writer;
 pub mod collections;
 pub mod commits;
+pub mod compare;
 pub mod content;
 pub mod directory;
 pub mod epochs;
@@ -53,8 +56,10 @@ pub mod repair;
 pub mod secret;
 pub mod segments;
 pub mod session;
+mod snapshot_records;
 pub mod snapshots;
 pub mod standing;
+pub mod strays;
 #[cfg(test)]
 pub(crate) mod testing;
 #[cfg(test)]

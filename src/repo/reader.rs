@@ -224,6 +224,9 @@ pub struct Pieces<'r, R: ?Sized> {
     /// Says of a list node whether to pass over what is below it.
     known: Option<Box<Known<'r>>>,
     bytes_passed_over: u64,
+    /// Bytes of the file before the piece to begin with.
+    skip: u64,
+    begun: bool,
 }
 
 type Known<'r> = dyn FnMut(&ChunkId) -> bool + 'r;
@@ -241,7 +244,35 @@ impl<'r, R: ReadRepo + ?Sized> Pieces<'r, R> {
             Content::Inline(pieces) => (pieces.clone(), None),
             Content::List { id, level } => (Vec::new(), Some((*id, *level))),
         };
-        Self { repo, stack: Vec::new(), leaf: leaf.into_iter(), start, known: None, bytes_passed_over: 0 }
+        Self {
+            repo,
+            stack: Vec::new(),
+            leaf: leaf.into_iter(),
+            start,
+            known: None,
+            bytes_passed_over: 0,
+            skip: 0,
+            begun: false,
+        }
+    }
+
+    /// Those from the piece on in which `offset` lies; one node a level is read on the way there.
+    pub fn from_offset(repo: &'r R, content: &Content, offset: u64) -> Self {
+        Self { skip: offset, ..Self::new(repo, content) }
+    }
+
+    /// How far behind the beginning of the first piece it begins, once that was given.
+    pub fn skipped_of_first(&self) -> u64 {
+        self.skip
+    }
+
+    /// Whether the next so many bytes are before the offset.
+    fn skips(&mut self, bytes: u64) -> bool {
+        let skips = self.skip >= bytes;
+        if skips {
+            self.skip -= bytes;
+        }
+        skips
     }
 
     /// The same without what is below list nodes that `known` says yes of. It is asked of each node
@@ -298,6 +329,10 @@ impl<R: ReadRepo + ?Sized> Iterator for Pieces<'_, R> {
     fn next(&mut self) -> Option<Result<Piece>> {
         loop {
             if let Some(piece) = self.leaf.next() {
+                if !self.begun && self.skips(piece.bytes()) {
+                    continue;
+                }
+                self.begun = true;
                 return Some(Ok(piece));
             }
             let went = if let Some((id, level)) = self.start.take() {
@@ -306,6 +341,7 @@ impl<R: ReadRepo + ?Sized> Iterator for Pieces<'_, R> {
                 let (level, links) = self.stack.last_mut()?;
                 let below = level.saturating_sub(1);
                 match links.next() {
+                    Some(link) if !self.begun && self.skips(link.bytes) => Ok(()),
                     Some(link) => self.descend(&link.id, below, Some(link.bytes)),
                     None => {
                         self.stack.pop();

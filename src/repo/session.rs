@@ -22,7 +22,7 @@ use crate::format::cbor::{self, Extra};
 use crate::format::record::RecordKind;
 use crate::format::segment::{Origin, PackEntry};
 use crate::format::session::{Announcement, Commit, CommitKind, Snapshot};
-use crate::id::{ChunkId, CollectionId, ObjectId, PackId, SessionId};
+use crate::id::{ChunkId, CollectionId, CredentialId, ObjectId, PackId, SessionId};
 use crate::index::Catalog;
 use crate::storage::parallel::try_map;
 use crate::storage::{ErrorKind, Listed, WriteMode};
@@ -433,6 +433,39 @@ fn without_a_segment(
         }
     }
     sessions
+}
+
+impl Repository {
+    /// What a session said when it began, and who says so. `None` when it has been cleared away, or does not
+    /// verify.
+    pub fn announcement(&self, session: &SessionId) -> Result<Option<(Announcement, CredentialId)>> {
+        let name = format!("{SESSIONS}{session}");
+        let stored = match self.storage.get(&name) {
+            Ok(stored) => stored,
+            Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
+            Err(error) => return Err(error).context(|| format!("cannot read `{name}`")),
+        };
+        let opened = self.open_record(RecordKind::Session, &name, &stored).ok();
+        Ok(opened.and_then(|opened| Some((cbor::decode(&opened.body).ok()?, opened.credential))))
+    }
+
+    /// The sign of life a session left last; it is another one each time. `None` if it left none.
+    pub fn sign_of_life(&self, session: &SessionId) -> Result<Option<Vec<u8>>> {
+        let name = format!("{ALIVE}{session}");
+        match self.storage.get(&name) {
+            Ok(sign) => Ok(Some(sign)),
+            Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
+            Err(error) => Err(error).context(|| format!("cannot read `{name}`")),
+        }
+    }
+}
+
+/// When a session at least was alive that said it began at a time and left this sign.
+pub fn alive_at_secs(announced_secs: i64, sign: &[u8]) -> Option<i64> {
+    let beats = u64::from_le_bytes(*sign.first_chunk()?);
+    let signed = *blake3::hash(sign.first_chunk::<8>()?).as_bytes() == *sign.get(8..)?;
+    let secs = i64::try_from(beats).ok()?.checked_mul(ALIVE_SECS)?;
+    signed.then_some(announced_secs.saturating_add(secs))
 }
 
 /// What a sealed snapshot record is bound to.

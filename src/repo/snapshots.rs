@@ -11,7 +11,6 @@ use crate::format::cbor;
 use crate::format::session::{CommitKind, Original, Snapshot};
 use crate::id::SessionId;
 use crate::path::TreePath;
-use crate::storage::parallel::try_map;
 use crate::world::Time;
 
 /// The tag of a snapshot that holds only what a restore was about to replace or remove. `latest`
@@ -112,23 +111,13 @@ impl Reader<'_> {
     ) -> Result<(Vec<SnapshotInfo>, Unreadable)> {
         let standings = self.standings();
         let headers = self.commits().headers.values().filter(|header| header.kind == CommitKind::Snapshot);
-        let headers = headers.filter(|header| wanted(standings.of(header)));
-        let sessions: Vec<SessionId> = headers.map(|header| header.session).collect();
-        // Opening a snapshot costs more than reading it where the storage is near.
-        let threads =
-            self.repo().storage.connections().max(std::thread::available_parallelism().map_or(1, usize::from));
-        let loaded = try_map(threads, &sessions, |session| match self.repo().load_snapshot(session) {
-            Ok(info) => Ok(filter.takes(&info.snapshot).then_some(Ok(info))),
-            Err(error) if error.kind() == Kind::Damaged => Ok(Some(Err((*session, error)))),
-            Err(error) => Err(error),
-        })?;
+        let headers: Vec<&CommitHeader> = headers.filter(|header| wanted(standings.of(header))).collect();
         let (mut found, mut faults) = (Vec::new(), Vec::new());
-        for loaded in loaded.into_iter().flatten() {
-            match loaded {
-                Ok(info) => found.push(info),
-                Err(fault) => faults.push(fault),
-            }
-        }
+        self.each_snapshot(&headers, &mut |header, snapshot| match snapshot {
+            Ok(snapshot) if filter.takes(&snapshot) => found.push(SnapshotInfo { header: header.clone(), snapshot }),
+            Ok(_) => {}
+            Err(error) => faults.push((header.session, error)),
+        })?;
         found.sort_by_key(|info| (info.snapshot.time, info.header.sequence, info.header.session));
         Ok((found, faults))
     }

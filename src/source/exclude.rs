@@ -85,6 +85,31 @@ impl Patterns {
             || (!self.insensitive.is_empty() && list_matches(&self.insensitive, &lower(path.as_bytes())))
     }
 
+    /// Whether the patterns match just `path`: an entry below one that they match does not count for that.
+    pub fn matches_itself(&self, path: &TreePath) -> bool {
+        let says = |patterns: &[Pattern], path: &[u8]| {
+            let names: Vec<&[u8]> = components(path).collect();
+            patterns.iter().rev().find(|pattern| pattern.matches_itself(&names)).is_some_and(|last| !last.negated)
+        };
+        says(&self.sensitive, path.as_bytes())
+            || (!self.insensitive.is_empty() && says(&self.insensitive, &lower(path.as_bytes())))
+    }
+
+    /// Whether something below the directory `path` may be matched by itself.
+    pub fn may_match_itself_below(&self, path: &TreePath) -> bool {
+        let may = |patterns: &[Pattern], path: &[u8]| {
+            let names: Vec<&[u8]> = components(path).collect();
+            patterns.iter().any(|pattern| !pattern.negated && pattern.may_match_below(&names))
+        };
+        may(&self.sensitive, path.as_bytes())
+            || (!self.insensitive.is_empty() && may(&self.insensitive, &lower(path.as_bytes())))
+    }
+
+    /// Whether [`Self::matches_itself`] depends on an entry's name alone, wherever it is.
+    pub fn ask_for_names_only(&self) -> bool {
+        self.sensitive.iter().chain(&self.insensitive).all(Pattern::asks_for_a_name)
+    }
+
     /// Whether something below the directory `path` may match: for patterns that say what to
     /// take, a directory for which this is false need not be entered.
     pub fn may_match_below(&self, path: &TreePath) -> bool {
@@ -179,7 +204,19 @@ impl Pattern {
             return names.is_empty();
         }
         let last_start = if self.anchored { 0 } else { names.len() };
-        (0..=last_start).any(|start| run_matches(&self.parts, &names[start..]))
+        (0..=last_start).any(|start| run_matches(&self.parts, &names[start..], Rest::MayFollow))
+    }
+
+    fn matches_itself(&self, names: &[&[u8]]) -> bool {
+        if self.parts.is_empty() {
+            return names.is_empty();
+        }
+        let last_start = if self.anchored { 0 } else { names.len() };
+        (0..=last_start).any(|start| run_matches(&self.parts, &names[start..], Rest::MustNotBe))
+    }
+
+    fn asks_for_a_name(&self) -> bool {
+        !self.anchored && self.parts.len() == 1 && self.parts[0] != Part::Any
     }
 
     fn may_match_below(&self, names: &[&[u8]]) -> bool {
@@ -192,15 +229,22 @@ impl Pattern {
     }
 }
 
-/// Whether `parts` match `names` from its beginning; names may be left over.
+/// Whether names may be left over behind those that a pattern matches.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Rest {
+    MayFollow,
+    MustNotBe,
+}
+
+/// Whether `parts` match `names` from its beginning.
 ///
 /// Goes back only to the last `**`: what an earlier one could take, the last can take as well.
-fn run_matches(parts: &[Part], names: &[&[u8]]) -> bool {
+fn run_matches(parts: &[Part], names: &[&[u8]], rest: Rest) -> bool {
     let (mut part, mut name) = (0, 0);
     let mut retry = None;
     loop {
         match parts.get(part) {
-            None => return true,
+            None if rest == Rest::MayFollow || name == names.len() => return true,
             Some(Part::Any) => {
                 part += 1;
                 retry = Some((part, name));
@@ -209,7 +253,7 @@ fn run_matches(parts: &[Part], names: &[&[u8]]) -> bool {
                 part += 1;
                 name += 1;
             }
-            Some(_) => match retry {
+            _ => match retry {
                 Some((after, from)) if from < names.len() => {
                     part = after;
                     name = from + 1;

@@ -247,6 +247,7 @@ pub(crate) const CASES: &[Case] = &[
         },
         ..PLAIN
     },
+    Case {
         page: "esker-tag",
         name: "",
         run: |machine| done(&machine.esker(["tag", "--set", "kept", "latest"])),

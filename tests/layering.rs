@@ -16,7 +16,7 @@ const LAYERS: &[&[&str]] = &[
     &["monitor"],
     &["repo"],
     &["source"],
-    &["backup", "restore", "check", "dump", "ls", "stats", "forget", "prune"],
+    &["backup", "restore", "check", "dump", "ls", "stats", "forget", "prune", "scrub"],
     &["cli"],
     &["fuzzing"],
 ];

@@ -85,7 +85,8 @@ fn check(app: &App, args: &CheckArgs) -> Result<()> {
     let any =
         |names: &[&str]| report.faults.iter().any(|fault| names.iter().any(|name| fault.object.starts_with(name)));
     let copies = "to put back the configuration, slots and statements, run `esker repair config`";
-    let packs = "to store anew what the source still has, move the damaged packs away and run `esker backup --force`";
+    let packs =
+        "to put back damaged packs, or have the next backup store anew what is in them, run `esker scrub --repair`";
     let hints = [(&["config", "keys/", "access/", "copies/"][..], copies), (&["packs/", "chunk "], packs)];
     let hints: Vec<_> = hints.into_iter().filter(|(names, _)| any(names)).map(|(_, hint)| hint).collect();
     if !hints.is_empty() {
@@ -94,7 +95,7 @@ fn check(app: &App, args: &CheckArgs) -> Result<()> {
     Err(Fail::Code(4, error))
 }
 
-fn tell_fault(app: &App, fault: &Fault) -> Result<()> {
+pub(super) fn tell_fault(app: &App, fault: &Fault) -> Result<()> {
     if app.global.json {
         let affected: Vec<_> = (fault.affected.iter())
             .map(|one| json!({ "snapshot": one.snapshot.to_string(), "path": one.path.to_string() }))

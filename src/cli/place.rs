@@ -88,7 +88,7 @@ fn place(app: &App, given: &OsStr) -> Result<Place> {
 }
 
 /// Options the configuration has for the repository, by name.
-type Options = Vec<(String, Zeroizing<String>)>;
+pub(super) type Options = Vec<(String, Zeroizing<String>)>;
 
 /// A place without options: one that is not behind a URL.
 fn without(options: &Options) -> Result<()> {
@@ -142,6 +142,11 @@ pub(super) fn open(app: &App) -> Result<Arc<dyn Storage>> {
 pub(super) fn open_at(app: &App, given: &OsStr) -> Result<Arc<dyn Storage>> {
     // What is configured of options is for the repository that is configured.
     Ok(app.traced(opened(app, given, Vec::new())?))
+}
+
+/// The same with options of its storage.
+pub(super) fn open_with(app: &App, given: &OsStr, options: Options) -> Result<Arc<dyn Storage>> {
+    Ok(app.traced(opened(app, given, options)?))
 }
 
 fn opened(app: &App, given: &OsStr, options: Options) -> Result<Arc<dyn Storage>> {

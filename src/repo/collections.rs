@@ -3,7 +3,7 @@
 //! [`crate::prune`] writes them; every session reads them (W2), because a chunk in a condemned pack
 //! must not be relied on by whoever announced after the condemnation.
 
-use std::collections::{BTreeMap, BTreeSet, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use super::Repository;
 use crate::error::{Context, Error, Kind, Result};
@@ -36,6 +36,8 @@ pub struct Collections {
     pub void: BTreeSet<SessionId>,
     /// Chunks that were found damaged, and in which pack.
     pub damaged: BTreeSet<(ChunkId, PackId)>,
+    /// The notes that say so, by pack, but for those an owner has taken back.
+    pub damage_notes: BTreeMap<PackId, BTreeSet<ObjectId>>,
     /// Snapshots that owners have forgotten, with the hash of their commit.
     pub forgotten: BTreeMap<(SessionId, ObjectId), Forgotten>,
     /// Snapshots an owner has said cannot be whole; what they still have stays live.
@@ -46,8 +48,9 @@ pub struct Collections {
     pub sweeps: BTreeMap<CollectionId, ObjectId>,
     /// Notes of forgetting that a finished collection has seen: they take effect in later ones.
     pub notes_seen: BTreeSet<ObjectId>,
-    /// What the index says of packs that an owner has read and found to be so, every id computed again.
-    pub attested: HashSet<DescriptionId>,
+    /// What the index says of packs that an owner has read and found to be so, every id computed again; and
+    /// when that was last, seconds since 1970.
+    pub attested: HashMap<DescriptionId, i64>,
     /// Objects that are no such record, with the reason. They count as absent.
     pub faults: Vec<(String, Error)>,
 }
@@ -73,6 +76,7 @@ impl Collections {
         self.dead.extend(later.dead);
         self.void.extend(later.void);
         self.damaged.extend(later.damaged);
+        self.damage_notes.extend(later.damage_notes);
         for (snapshot, forgotten) in later.forgotten {
             self.forgotten.entry(snapshot).or_default().notes.extend(forgotten.notes);
         }
@@ -180,13 +184,14 @@ impl Repository {
                 all.unfinished.insert(collection, packs.into_iter().collect());
             }
         }
+        let (mut damage, mut mended) = (Vec::new(), BTreeSet::new());
         let read = |object: &storage::Listed| self.read_record::<Note>(RecordKind::Note, &object.name);
         for (object, note) in listed[1].iter().zip(try_map(self.storage.connections(), &listed[1], read)?) {
             match note {
                 Read::Gone => return Ok(None),
                 Read::Bad(error) => all.faults.push((object.name.clone(), error)),
-                Read::Good(Note { claim: NoteClaim::Damaged { chunk, pack }, .. }, ..) => {
-                    all.damaged.insert((chunk, pack));
+                Read::Good(Note { claim: NoteClaim::Damaged { chunks, pack }, .. }, hash, _) => {
+                    damage.push((hash, pack, chunks));
                 }
                 Read::Good(
                     Note { claim: NoteClaim::Forgotten { session, commit, until_secs }, .. },
@@ -199,11 +204,23 @@ impl Repository {
                     all.quarantined.insert(session);
                 }
                 // A writer could vouch for what it has planted itself.
-                Read::Good(Note { claim: NoteClaim::Verified { descriptions }, .. }, _, Role::Owner) => {
-                    all.attested.extend(descriptions);
+                Read::Good(
+                    Note { claim: NoteClaim::Verified { descriptions, mended: taken_back }, time_secs, .. },
+                    _,
+                    Role::Owner,
+                ) => {
+                    for description in descriptions {
+                        let newest = all.attested.entry(description).or_insert(time_secs);
+                        *newest = time_secs.max(*newest);
+                    }
+                    mended.extend(taken_back);
                 }
                 _ => {}
             }
+        }
+        for (note, pack, chunks) in damage.into_iter().filter(|(note, ..)| !mended.contains(note)) {
+            all.damaged.extend(chunks.into_iter().map(|chunk| (chunk, pack)));
+            all.damage_notes.entry(pack).or_default().insert(note);
         }
         Ok(Some(all))
     }

@@ -12,7 +12,7 @@
 //! [`read_ahead`] nodes before they are asked for, [`directory`] what a pack says of itself, and [`look_again`]
 //! finds what the index has lost; [`walk`] goes through a tree, [`reach`] finds all that is below it,
 //! [`snapshots`] lists and finds snapshots, [`standing`] says which commits are roots, [`notes`] says things
-//! about other objects.
+//! about other objects, and [`parity`] makes damaged packs whole.
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -35,6 +35,7 @@ pub mod members;
 pub mod notes;
 pub mod open;
 pub mod pack_writer;
+pub mod parity;
 pub mod pins;
 pub mod reach;
 mod read_ahead;

@@ -202,6 +202,7 @@ fn backup(source: &Path, work: &Path, threads: usize) -> (Duration, Duration) {
         chunker: Parameters::with_average(64 << 10),
         label: "bench".into(),
         like: None,
+        parity_percent: 0,
     };
     let storage = Arc::new(Local::create(work.join("repository")).expect("the work directory is ours"));
     let places = Places { cache: Some(work.join("cache")), ..Places::default() };

@@ -112,6 +112,7 @@ impl Scene {
             chunker: Parameters::with_average(64 << 10),
             label: "bench".into(),
             like: None,
+            parity_percent: 0,
         };
         let cache = self.fresh("cache");
         let local = Local { cache: Some(cache.clone()), ..Local::default() };

@@ -30,6 +30,11 @@ pub fn rewritten_pins(body: &str) -> Option<String> {
     crate::repo::pins::file::rewritten(body)
 }
 
+/// Reads the body of a file of a scrub's ages, its checksum made right; gives it written again.
+pub fn rewritten_ages(body: &str) -> Option<String> {
+    crate::scrub::ages::rewritten(body)
+}
+
 /// Reads a size as it is typed.
 pub fn parse_size(text: &str) -> Option<u64> {
     cli::parse_size(text)

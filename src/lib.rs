@@ -12,7 +12,7 @@
 //! | [`monitor`] | progress and problems |
 //! | [`repo`] | a repository: access, sessions, packs, snapshots |
 //! | [`source`] | reading a file system |
-//! | [`backup`], [`restore`], [`check`], [`dump`], [`ls`], [`find`], [`diff`], [`mount`], [`stats`], [`forget`], [`prune`], [`copy`], [`tag`], [`rewrite`], [`repair`], [`sessions`] | one verb each |
+//! | [`backup`], [`restore`], [`check`], [`scrub`], [`dump`], [`ls`], [`find`], [`diff`], [`mount`], [`stats`], [`forget`], [`prune`], [`copy`], [`tag`], [`rewrite`], [`repair`], [`sessions`] | one verb each |
 //! | [`cli`] | the command line |
 //! | [`fuzzing`] | doors for the targets of `fuzz/`, no part of the API |
 
@@ -42,6 +42,7 @@ pub mod repair;
 pub mod repo;
 pub mod restore;
 pub mod rewrite;
+pub mod scrub;
 pub mod sessions;
 pub mod source;
 pub mod stats;

@@ -127,13 +127,13 @@ fn help_lists_the_verbs_that_work_and_no_other() {
     let help = Machine::new().esker(["--help"]).success().out();
     let verbs = help.split("Commands:\n").nth(1).unwrap().split("\n\n").next().unwrap();
     let verbs: Vec<_> = verbs.lines().filter_map(|line| line.split_whitespace().next()).collect();
-    let expected = "init backup snapshots ls find diff restore dump mount check stats forget undelete prune copy tag rewrite \
-                    sessions key repair demo cache config completions man version";
+    let expected = "init backup snapshots ls find diff restore dump mount check scrub parity stats forget undelete prune copy \
+                    tag rewrite sessions key repair demo cache config completions man version";
     assert_eq!(verbs.join(" "), expected);
     for verb in verbs {
         Machine::new().esker([verb, "--help"]).success();
     }
-    Machine::new().esker(["scrub"]).fails(2);
+    Machine::new().esker(["serve"]).fails(2);
 }
 
 /// What a copy says: into other ids, again, and a mirror of which nobody asks a key.

@@ -490,6 +490,28 @@ fn a_repository_that_cannot_be_read_is_no_damage_and_no_fault_of_the_target() {
     scene.assert_whole(&source);
 }
 
+/// To a scrub without a key, which is what runs where the disks are, a lost sector is damage like any other: it is
+/// named, and parity makes up for it.
+#[test]
+fn what_a_disk_has_lost_is_found_without_a_key_and_made_whole_by_parity() {
+    static UNCACHED: Profile = Profile { mmap: false, ..PLAIN };
+    let Some(scene) = Scene::with_repository(&UNCACHED) else { return };
+    let source = scene.machine.path("source");
+    scene.backup_source().success();
+    scene.machine.esker(["parity", "add", "--parity", "100%"]).success();
+    let packs = files(&scene.on_mount("repository/packs"));
+    let before: Vec<_> = packs.iter().map(|pack| fs::read(pack).unwrap()).collect();
+    scene.mount.fail_in(Op::Read, "repository/packs/", 0..1000, Errno::IO);
+    let found = scene.machine.esker(["scrub", "--without-key"]).fails(4);
+    assert_says(&found, &["damaged: packs/", "it cannot be read from the disk"]);
+    let repaired = scene.machine.esker(["scrub", "--without-key", "--repair"]).success();
+    assert!(repaired.out().contains("from parity"), "{repaired}");
+    scene.mount.mend();
+    let after: Vec<_> = packs.iter().map(|pack| fs::read(pack).unwrap()).collect();
+    assert!(before == after);
+    scene.assert_whole(&source);
+}
+
 /// The real program, with stdout on a device that is always full.
 #[test]
 fn a_dump_to_a_full_disk_says_so() {

@@ -20,6 +20,10 @@ const LAYERS: &[&[&str]] = &[
         "backup", "restore", "check", "dump", "ls", "find", "diff", "mount", "stats", "forget", "prune", "copy", "tag",
         "rewrite", "repair", "sessions",
     ],
+    &[
+        "backup", "restore", "check", "scrub", "dump", "ls", "find", "diff", "mount", "stats", "forget", "prune",
+        "copy", "tag", "rewrite", "repair", "sessions",
+    ],
     &["cli"],
     &["fuzzing"],
 ];

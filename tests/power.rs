@@ -321,6 +321,7 @@ fn an_init_that_was_reported_outlives_a_loss_of_power() {
         chunker: Parameters::with_average(16 << 10),
         label: "owner".into(),
         like: None,
+        parity_percent: 0,
     };
     for (n, (kind, on)) in SETTINGS.into_iter().enumerate() {
         let Some(mut scene) = Scene::new(kind, on, 10 + n as u64) else { return };

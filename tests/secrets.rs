@@ -749,6 +749,7 @@ fn no_type_that_holds_a_secret_prints_it() {
         chunker: Parameters::with_average(64 << 10),
         label: LABEL.into(),
         like: None,
+        parity_percent: 0,
     };
     let (repository, _) = Repository::init(storage, World::system(), &options, Local::default()).unwrap();
     let key = repository.add_member(Role::Owner, "second", None).unwrap();

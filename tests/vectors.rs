@@ -14,6 +14,8 @@ mod keyfile;
 mod make;
 #[path = "vectors/pack.rs"]
 mod pack;
+#[path = "vectors/parity.rs"]
+mod parity;
 #[path = "vectors/plain.rs"]
 mod plain;
 #[path = "vectors/read.rs"]

@@ -13,11 +13,11 @@ FORGOTTEN, VERIFIED, DAMAGED, QUARANTINED, AUDIT = range(1, 6)
 NOTE = Record(
     {
         1: known(1, 2, 3, 4, 5), 2: integer, 3: Optional(hashes()), 4: Optional(ID), 5: Optional(HASH),
-        6: Optional(integer), 7: Optional(hashes()), 8: Optional(HASH), 9: Optional(HASH),
-        10: Optional(text), 11: Optional(text),
+        6: Optional(integer), 7: Optional(hashes()), 8: Optional(hashes()), 9: Optional(HASH),
+        10: Optional(text), 11: Optional(text), 12: Optional(hashes()),
     },
     kinds=(1, {
-        FORGOTTEN: {4: True, 5: True, 6: True}, VERIFIED: {7: False}, DAMAGED: {8: True, 9: True},
+        FORGOTTEN: {4: True, 5: True, 6: True}, VERIFIED: {7: False, 12: False}, DAMAGED: {8: True, 9: True},
         QUARANTINED: {4: True}, AUDIT: {10: True, 11: True},
     }),
 )  # fmt: skip

@@ -119,7 +119,7 @@ def _config_rule(config):
 CONFIG_RECORD = Record(
     {
         1: known(1), 2: ID, 3: integer, 4: known(1), 5: uint(), 6: uint(), 7: uint(),
-        8: Optional(array(text)), 9: HASH,
+        8: Optional(array(text)), 9: HASH, 64: Optional(uint(0, 100)),
     },
     rule=_config_rule,
 )  # fmt: skip

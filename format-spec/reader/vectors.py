@@ -10,6 +10,7 @@ import content
 import index
 import keys
 import packs
+import parity
 import records
 import sessions
 import writers
@@ -214,6 +215,13 @@ def pack_trailer(vector, released):
 @handles("pack directory")
 def pack_directory(vector, released):
     packs.decode_directory(vector.body)
+
+
+@handles("parity object")
+def parity_object(vector, released):
+    content = vector.bytes("content")
+    found = parity.check(vector.body, keys.hash_of(content), content)
+    same(found.shards, parity.compute(content, found.shard_bytes, len(found.shards)))
 
 
 @handles("frame")

@@ -25,6 +25,7 @@ use esker::format::cbor::{self, Record};
 use esker::format::config::{Config, Slot, slot_seed};
 use esker::format::gc::{Condemned, Done, Log, Note, Swept};
 use esker::format::pack::{self, Directory, Pack, Trailer};
+use esker::format::parity::Parity;
 use esker::format::record::{DIGEST_BYTES, RecordKind, SealedRecord, Signed, SignedRecord, push_digest};
 use esker::format::segment::Segment;
 use esker::format::session::{Announcement, Commit, Flag, Snapshot};
@@ -104,6 +105,7 @@ pub(crate) const TARGETS: &[Target] = &[
     target("pack", whole_pack),
     target("pack_directory", directory),
     target("pack_trailer", trailer),
+    target("parity_object", parity),
     seeded("path", path, &[b"/", b"/a/b", b"/a/../b", b"a//b/."]),
     seeded("patterns", patterns, PATTERNS),
     seeded("pins", pins, PINS),
@@ -116,6 +118,7 @@ pub(crate) const TARGETS: &[Target] = &[
     target("signed_record", signed_record),
     seeded("signed_text", signed_text, &[&[1; 100]]),
     seeded("size", size, &[b"10M", b"64KiB", b"1.5 g", b"99999999999999999999"]),
+    seeded("scrub_ages", scrub_ages, SCRUB_AGES),
     seeded("sftp_packet", sftp_packet, SFTP_PACKETS),
     target("snapshot", record::<Snapshot>),
     Target { memory: (24 * MIB, 512), ..seeded("split", split, SPLITS) },
@@ -190,6 +193,18 @@ fn whole_pack(data: &[u8]) {
         && let Ok(frames) = pack.frames(&directory)
     {
         assert!(frames.concat() == pack.body);
+    }
+}
+
+/// With its digest made right; and a pack that it says is all gone is not made whole out of nothing.
+fn parity(data: &[u8]) {
+    let body = &data[..data.len().saturating_sub(DIGEST_BYTES)];
+    let stored = [body, blake3_of(body).as_bytes()].concat();
+    let Ok(parity) = Parity::decode(&stored) else { return };
+    assert!(parity.encode() == stored);
+    assert_eq!(Parity::decode_damaged(&stored).as_ref(), Ok(&parity));
+    for number in 0..parity.layout.parity_shards {
+        parity.parity_shard(number);
     }
 }
 
@@ -435,6 +450,18 @@ fn pins(data: &[u8]) {
     if let Some(written) = fuzzing::rewritten_pins(body) {
         let body = written.rsplit_once("check ").expect("it ends with a checksum").0;
         assert_eq!(fuzzing::rewritten_pins(body), Some(written.clone()));
+    }
+}
+
+const SCRUB_AGES: &[&[u8]] =
+    &[b"esker-scrub-1\n", b"esker-scrub-1\n0000000000000000000000000000000000000000000000000000000000000000 -5\n"];
+
+/// The file of a scrub's ages is read as it was written, or not at all.
+fn scrub_ages(data: &[u8]) {
+    let Ok(body) = std::str::from_utf8(data) else { return };
+    if let Some(written) = fuzzing::rewritten_ages(body) {
+        let body = written.rsplit_once("check ").expect("it ends with a checksum").0;
+        assert_eq!(fuzzing::rewritten_ages(body), Some(written.clone()));
     }
 }
 

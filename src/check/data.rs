@@ -5,7 +5,7 @@
 //! pack that is cut off, or whose directory cannot be read, the index says what was in it; so it is
 //! known of every chunk whether it is whole.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
@@ -38,6 +38,8 @@ struct Finding {
     by_index: bool,
     /// Whether nothing of it is there any more.
     gone: bool,
+    /// Whether its bytes have the hash that is its name.
+    is_named: bool,
     bytes: u64,
 }
 
@@ -45,6 +47,7 @@ struct Finding {
 pub(super) fn check(
     reader: &Reader<'_>,
     packs: &[u32],
+    enough: &(dyn Fn() -> bool + Sync),
     options: &Options,
     monitor: &Monitor,
     (faults, bad): (&mut Faults, &mut Bad),
@@ -62,7 +65,7 @@ pub(super) fn check(
             scope.spawn(|| {
                 let mut memory = Memory::default();
                 while let Some(number) = packs.get(next.fetch_add(1, Ordering::Relaxed)) {
-                    if monitor.stopping() || lock(&failed).is_some() {
+                    if monitor.stopping() || lock(&failed).is_some() || enough() {
                         return;
                     }
                     match read_pack(reader, *number, &mut memory) {
@@ -85,7 +88,11 @@ pub(super) fn check(
         report.packs_read += 1;
         report.bytes_read += finding.bytes;
         let pack = reader.pack(number)?;
+        if finding.is_named {
+            report.hashed.insert(pack.id);
+        }
         let Some(message) = finding.message else {
+            report.verified.insert(pack.description);
             if !reader.repo().is_owner(&reader.origin_of(number)?.credential) {
                 report.whole.insert(pack.description);
             }
@@ -157,6 +164,21 @@ pub(super) fn choose(reader: &Reader<'_>, read_data: ReadData, wanted: Option<&B
     all.into_iter().map(|(number, _, _)| number).collect()
 }
 
+/// The numbers of these packs, in this order: of each all that is said of it.
+pub(super) fn in_order(reader: &Reader<'_>, packs: &[PackId], bad: &Bad) -> Vec<u32> {
+    let mut numbers: BTreeMap<PackId, Vec<u32>> = packs.iter().map(|pack| (*pack, Vec::new())).collect();
+    for (number, pack) in (0_u32..).zip(reader.catalog().packs()) {
+        let is_there = bad.packs.get(&number).is_none_or(|(bytes, _)| *bytes > 0);
+        if let Some(of_pack) = numbers.get_mut(&pack.id)
+            && reader.is_alive(number)
+            && is_there
+        {
+            of_pack.push(number);
+        }
+    }
+    packs.iter().filter_map(|pack| numbers.remove(pack)).flatten().collect()
+}
+
 /// The memory in which one thread reads packs, a few frames at a time.
 #[derive(Default)]
 struct Memory {
@@ -217,6 +239,7 @@ fn try_read_pack(reader: &Reader<'_>, number: u32, memory: &mut Memory) -> Resul
         }
     }
     let hash = PackId::from_bytes(*hasher.finalize().as_bytes());
+    finding.is_named = hash == pack.id;
     if hash != pack.id {
         let is_other = reader.catalog().packs().iter().any(|other| other.id == hash);
         let found = if is_other {

@@ -13,7 +13,7 @@ mod trees;
 use std::collections::{BTreeMap, BTreeSet};
 
 use crate::error::Result;
-use crate::id::{ChunkId, DescriptionId, SessionId};
+use crate::id::{ChunkId, DescriptionId, PackId, SessionId};
 use crate::index::ChunkRow;
 use crate::monitor::Monitor;
 use crate::path::TreePath;
@@ -89,6 +89,12 @@ pub struct Report {
     pub bytes_read: u64,
     /// What the index says of packs by writers that were read and found to be so, every id computed again.
     pub whole: BTreeSet<DescriptionId>,
+    /// The same of all packs that were read, whoever wrote them.
+    pub verified: BTreeSet<DescriptionId>,
+    /// Packs that were read and whose bytes have the hash that is their name, whatever else is wrong with them.
+    pub hashed: BTreeSet<PackId>,
+    /// Chunks that were read and do not open to their ids, by pack; of packs nothing is known to be right of.
+    pub damaged: BTreeMap<PackId, BTreeSet<ChunkId>>,
     /// Packs and sessions that no snapshot needs, or that are not finished: not a fault.
     pub notes: Vec<String>,
 }
@@ -207,6 +213,14 @@ impl Bad {
     }
 }
 
+/// Which packs are read.
+enum Choice<'a> {
+    /// Those that the options say.
+    ByOptions,
+    /// These, in this order, until it is enough.
+    These { packs: &'a [PackId], enough: &'a (dyn Fn() -> bool + Sync) },
+}
+
 /// Checks a repository. Damage is in the report; an error means that the check was not done.
 pub fn run(reader: &Reader<'_>, options: &Options, monitor: &Monitor) -> Result<Report> {
     run_naming(AFFECTED_NAMED_MAX, reader, options, monitor)
@@ -214,6 +228,30 @@ pub fn run(reader: &Reader<'_>, options: &Options, monitor: &Monitor) -> Result<
 
 /// The same, naming that many files for a fault. All of them take as much memory as there are.
 pub fn run_naming(affected_max: usize, reader: &Reader<'_>, options: &Options, monitor: &Monitor) -> Result<Report> {
+    examine(affected_max, reader, options, &Choice::ByOptions, monitor)
+}
+
+/// Checks the structure of a repository and reads these packs, in their order, until it is `enough`, which is
+/// asked before each.
+pub fn run_on(
+    packs: &[PackId],
+    enough: &(dyn Fn() -> bool + Sync),
+    affected_max: usize,
+    reader: &Reader<'_>,
+    threads: usize,
+    monitor: &Monitor,
+) -> Result<Report> {
+    let options = Options { read_data: ReadData::No, snapshot: None, threads };
+    examine(affected_max, reader, &options, &Choice::These { packs, enough }, monitor)
+}
+
+fn examine(
+    affected_max: usize,
+    reader: &Reader<'_>,
+    options: &Options,
+    choice: &Choice<'_>,
+    monitor: &Monitor,
+) -> Result<Report> {
     let mut faults = Faults { affected_max, ..Faults::default() };
     let mut bad = Bad::default();
     let mut report = Report::default();
@@ -223,13 +261,23 @@ pub fn run_naming(affected_max: usize, reader: &Reader<'_>, options: &Options, m
         faults.add_commit(session, error.innermost());
     }
     let chosen: Vec<_> = snapshots.iter().filter(|info| options.snapshot.is_none_or(|id| id == info.id())).collect();
-    if options.read_data == ReadData::No {
+    if options.read_data == ReadData::No && matches!(choice, Choice::ByOptions) {
         trees::check(reader, &chosen, monitor, &mut faults, &bad).map(drop)?;
     } else {
-        read_data(reader, options, &chosen, monitor, (&mut faults, &mut bad), &mut report)?;
+        read_data(reader, options, choice, &chosen, monitor, (&mut faults, &mut bad), &mut report)?;
     }
     sessions.name_lost_commits(reader, &mut faults, &mut report)?;
     report.snapshots = chosen.len() as u64;
+    for (number, _, id) in bad.chunks.keys() {
+        report.damaged.entry(reader.pack(*number)?.id).or_default().insert(*id);
+    }
+    // Of what one says of a pack some may be so and some not: then it is not the pack that is damaged.
+    let is_whole = |pack: &PackId| {
+        let said = reader.catalog().packs().iter().filter(|row| row.id == *pack);
+        said.into_iter().any(|row| report.verified.contains(&row.description))
+    };
+    let is_right: Vec<PackId> = report.damaged.keys().filter(|pack| is_whole(pack)).copied().collect();
+    report.damaged.retain(|pack, _| !is_right.contains(pack));
     report.faults = faults.list;
     if options.snapshot.is_none() {
         // All snapshots were walked: what was in it is elsewhere by now, or nobody needs it.
@@ -247,6 +295,7 @@ pub fn run_naming(affected_max: usize, reader: &Reader<'_>, options: &Options, m
 fn read_data(
     reader: &Reader<'_>,
     options: &Options,
+    choice: &Choice<'_>,
     chosen: &[&SnapshotInfo],
     monitor: &Monitor,
     (faults, bad): (&mut Faults, &mut Bad),
@@ -257,15 +306,20 @@ fn read_data(
         None => None,
     };
     let (mut early, known, count) = (faults.clone(), bad.clone(), faults.list.len());
-    let packs = data::choose(reader, options.read_data, wanted.as_ref(), bad);
+    let never = || false;
+    let (packs, enough) = match choice {
+        Choice::ByOptions => (data::choose(reader, options.read_data, wanted.as_ref(), bad), &never as _),
+        Choice::These { packs, enough } => (data::in_order(reader, packs, bad), *enough),
+    };
     let strays = std::thread::scope(|scope| {
         let walked = scope.spawn(|| trees::check(reader, chosen, monitor, &mut early, &known));
-        let read = data::check(reader, &packs, options, monitor, (faults, bad), report);
+        let read = data::check(reader, &packs, enough, options, monitor, (faults, bad), report);
         let walked = walked.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic));
         read.and(walked)
     })?;
     if options.read_data == ReadData::All {
-        data::check(reader, &strays.into_iter().collect::<Vec<_>>(), options, monitor, (faults, bad), report)?;
+        let strays = strays.into_iter().collect::<Vec<_>>();
+        data::check(reader, &strays, &never, options, monitor, (faults, bad), report)?;
     }
     if *bad == known && faults.list.len() == count {
         *faults = early;

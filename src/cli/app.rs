@@ -165,6 +165,8 @@ impl App {
             Verb::Restore(args) => super::restore::run(self, args),
             Verb::Dump(args) => super::dump::run(self, args),
             Verb::Check(args) => super::check::run(self, args),
+            Verb::Scrub(args) => super::scrub::run(self, args),
+            Verb::Parity(args) => super::parity::run(self, args),
             Verb::Forget(args) => super::forget::run(self, args),
             Verb::Undelete(args) => super::forget::undelete(self, args),
             Verb::Copy(args) => super::copy::run(self, args),

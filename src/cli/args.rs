@@ -12,6 +12,7 @@ use clap::{Parser, Subcommand, ValueEnum};
 use super::copy_args::CopyArgs;
 use super::remake_args::{RepairSnapshotsArgs, RewriteArgs, TagArgs};
 use super::retention_args::{ForgetArgs, PruneArgs, UndeleteArgs};
+use super::scrub_args::{ParityArgs, ScrubArgs, parse_parity};
 use super::storage_args::StorageArgs;
 use super::text::parse_bytes;
 use crate::check::ReadData;
@@ -113,6 +114,10 @@ pub(super) enum Verb {
     Mount(MountArgs),
     /// Find out whether everything is there and undamaged
     Check(CheckArgs),
+    /// Read stored data again, longest unread first, and repair what is damaged
+    Scrub(ScrubArgs),
+    /// Add parity, by which damaged packs can be made whole
+    Parity(ParityArgs),
     /// Count what the repository holds, or what snapshots do, and what that takes
     Stats(StatsArgs),
     /// Say which snapshots are not wanted any more, by a policy or by name
@@ -164,6 +169,9 @@ pub(super) struct InitArgs {
     /// Make no recovery sheet
     #[arg(long)]
     pub(super) no_recovery: bool,
+    /// Store so much parity with each pack, by which it can be made whole if it is damaged: `5%`
+    #[arg(long, value_name = "x%", value_parser = parse_parity)]
+    pub(super) parity: Option<u32>,
     /// Give content the same ids as in this repository of yours, so that copies between the two need
     /// store nothing twice
     #[arg(long, value_name = "URL", conflicts_with = "chunk_average")]
@@ -180,6 +188,7 @@ impl InitArgs {
             name: None,
             recovery_key_file: None,
             no_recovery: false,
+            parity: None,
             like: None,
             from: FromArgs::default(),
         }

@@ -86,8 +86,8 @@ fn check(app: &App, args: &CheckArgs) -> Result<()> {
         |names: &[&str]| report.faults.iter().any(|fault| names.iter().any(|name| fault.object.starts_with(name)));
     let copies = "to put back the configuration, slots and statements, run `esker repair config`";
     let index = "to put back the index of packs that are there, run `esker repair index`";
-    let packs = "to store anew what the source still has, move the damaged packs away and run `esker backup --force`; \
-                 to make snapshots of what is whole, run `esker repair snapshots`";
+    let packs = "to put back damaged packs, or have the next backup store anew what is in them, run \
+                 `esker scrub --repair`; to make snapshots of what is whole, run `esker repair snapshots`";
     let hints = [
         (&["config", "keys/", "access/", "copies/"][..], copies),
         (&["index/", "snapshots/", "commit "], index),
@@ -100,7 +100,7 @@ fn check(app: &App, args: &CheckArgs) -> Result<()> {
     Err(Fail::Code(4, error))
 }
 
-fn tell_fault(app: &App, fault: &Fault) -> Result<()> {
+pub(super) fn tell_fault(app: &App, fault: &Fault) -> Result<()> {
     if app.global.json {
         let affected: Vec<_> = (fault.affected.iter())
             .map(|one| json!({ "snapshot": one.snapshot.to_string(), "path": one.path.to_string() }))

@@ -186,6 +186,7 @@ fn make_repository(app: &App, stage: &Stage) -> Result<Repository> {
         chunker: Parameters::with_average(CHUNK_AVERAGE_BYTES),
         label: app.label(),
         like: None,
+        parity_percent: 0,
     };
     let local = Local { cache: Some(stage.sub("cache")?), ..Local::default() };
     let keep = |key: &KeyFile| key_file.write(key);

@@ -127,6 +127,7 @@ pub(super) fn make(app: &App, args: &InitArgs) -> Result<(Repository, Made)> {
         chunker,
         label: args.name.clone().unwrap_or_else(|| app.label()),
         like,
+        parity_percent: args.parity.unwrap_or(0),
     };
     options.chunker.check().map_err(|error| usage(format!("no repository was made: {error}")))?;
     let storage = place::create(app)?;

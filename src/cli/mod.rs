@@ -47,6 +47,7 @@ mod ls;
 #[cfg(feature = "mount")]
 mod mount;
 mod out;
+mod parity;
 mod place;
 mod prune;
 mod remake_args;
@@ -57,6 +58,8 @@ mod restore;
 mod retention_args;
 mod rewrite;
 mod safety;
+mod scrub;
+mod scrub_args;
 mod sessions;
 mod snapshots;
 mod stats;

@@ -9,6 +9,11 @@ use crate::id::{RepoId, SlotId};
 /// The version of the format this program writes and reads.
 pub const FORMAT_VERSION: u64 = 1;
 
+/// Most parity, in percent of a pack.
+pub const PARITY_PERCENT_MAX: u32 = 100;
+/// A field that may be ignored: who knows nothing of parity adds none, and harms nothing.
+const PARITY_KEY: u64 = 64;
+
 /// How content is cut into chunks; frozen at `init`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct ChunkerSettings {
@@ -37,6 +42,8 @@ pub struct Config {
     pub features: Vec<String>,
     /// The root owner's verifying key.
     pub root_verifying: [u8; 32],
+    /// How much parity writers add to each pack they make, in percent of it; zero for none.
+    pub parity_percent: u32,
     /// Fields from a newer program.
     pub extra: Extra,
 }
@@ -54,6 +61,7 @@ impl Record for Config {
         map.u64(7, u64::from(self.chunker.max_bytes));
         map.list(8, &self.features, |out, feature| super::cbor::push_text(out, feature));
         map.bytes(9, &self.root_verifying);
+        map.u64_unless_zero(PARITY_KEY, u64::from(self.parity_percent));
         map.extra(&self.extra);
     }
 
@@ -74,10 +82,14 @@ impl Record for Config {
             },
             features: map.list(8, |decoder| Ok(super::cbor::read_text(Self::WHAT, decoder)?.to_owned()))?,
             root_verifying: map.array(9)?,
+            parity_percent: u32::try_from(map.u64_or_zero(PARITY_KEY)?).unwrap_or(u32::MAX),
             extra: map.extra()?,
         };
         if config.chunker.algorithm != 1 {
             return Err(DecodeError::unsupported(Self::WHAT, format!("chunker {}", config.chunker.algorithm)));
+        }
+        if config.parity_percent > PARITY_PERCENT_MAX {
+            return Err(DecodeError::malformed(Self::WHAT, "more parity than 100 percent"));
         }
         if let Some(feature) = config.features.first() {
             return Err(DecodeError::unsupported(Self::WHAT, format!("feature `{feature}`")));
@@ -205,6 +217,7 @@ mod tests {
             chunker: ChunkerSettings { algorithm: 1, min_bytes: 1024, avg_bytes: 4096, max_bytes: 16384 },
             features: vec![],
             root_verifying: [2; 32],
+            parity_percent: 0,
             extra: Extra::default(),
         }
     }
@@ -213,6 +226,10 @@ mod tests {
     fn a_config_of_a_newer_program_is_unsupported_not_malformed() {
         let bytes = cbor::encode(&config());
         assert_eq!(cbor::decode::<Config>(&bytes), Ok(config()));
+        let with_parity = Config { parity_percent: 5, ..config() };
+        assert_eq!(cbor::decode::<Config>(&cbor::encode(&with_parity)), Ok(with_parity));
+        let too_much = cbor::encode(&Config { parity_percent: 101, ..config() });
+        assert!(matches!(cbor::decode::<Config>(&too_much), Err(DecodeError::Malformed { .. })));
         for newer in [
             Config { version: 2, ..config() },
             Config { features: vec!["erasure-v2".into()], ..config() },

@@ -134,11 +134,13 @@ pub enum NoteClaim {
     Verified {
         /// What the index says of them, in ascending order.
         descriptions: Vec<DescriptionId>,
+        /// Notes of damage that no longer holds: their packs were found whole. In ascending order.
+        mended: Vec<ObjectId>,
     },
-    /// A chunk in a pack does not open to its id.
+    /// Chunks in a pack do not open to their ids.
     Damaged {
-        /// The chunk.
-        chunk: ChunkId,
+        /// The chunks, in ascending order.
+        chunks: Vec<ChunkId>,
         /// The pack.
         pack: PackId,
     },
@@ -189,11 +191,12 @@ impl Record for Note {
                 map.bytes(5, commit.as_bytes());
                 map.i64(6, *until_secs);
             }
-            NoteClaim::Verified { descriptions } => {
+            NoteClaim::Verified { descriptions, mended } => {
                 map.list(7, descriptions, |out, description| cbor::push_bytes(out, description.as_bytes()));
+                map.list(12, mended, |out, note| cbor::push_bytes(out, note.as_bytes()));
             }
-            NoteClaim::Damaged { chunk, pack } => {
-                map.bytes(8, chunk.as_bytes());
+            NoteClaim::Damaged { chunks, pack } => {
+                map.list(8, chunks, |out, chunk| cbor::push_bytes(out, chunk.as_bytes()));
                 map.bytes(9, pack.as_bytes());
             }
             NoteClaim::Quarantined { session } => map.bytes(4, session.as_bytes()),
@@ -218,15 +221,19 @@ impl Record for Note {
             2 => NoteClaim::Verified {
                 descriptions: map
                     .ascending(7, |decoder| Ok(DescriptionId::from_bytes(cbor::read_array(Self::WHAT, decoder)?)))?,
+                mended: read_objects(map, 12, Self::WHAT)?,
             },
             3 => NoteClaim::Damaged {
-                chunk: ChunkId::from_bytes(map.array(8)?),
+                chunks: map.ascending(8, |decoder| Ok(ChunkId::from_bytes(cbor::read_array(Self::WHAT, decoder)?)))?,
                 pack: PackId::from_bytes(map.array(9)?),
             },
             4 => NoteClaim::Quarantined { session: SessionId::from_bytes(map.array(4)?) },
             5 => NoteClaim::Audit { action: map.text(10)?.to_owned(), detail: map.text(11)?.to_owned() },
             other => return Err(DecodeError::unsupported(Self::WHAT, format!("kind {other}"))),
         };
+        if matches!(&claim, NoteClaim::Damaged { chunks, .. } if chunks.is_empty()) {
+            return Err(DecodeError::malformed(Self::WHAT, "no chunk is damaged"));
+        }
         Ok(Self { time_secs, seen, claim, extra: map.extra()? })
     }
 }
@@ -309,8 +316,8 @@ mod tests {
         round_trip(Done { collection, time_secs: 1, sweeps: vec![object], seen_notes: vec![], extra: extra() });
         for claim in [
             NoteClaim::Forgotten { session, commit: object, until_secs: 9 },
-            NoteClaim::Verified { descriptions: vec![DescriptionId::from_bytes([7; 32])] },
-            NoteClaim::Damaged { chunk: ChunkId::from_bytes([6; 32]), pack: packs[0] },
+            NoteClaim::Verified { descriptions: vec![DescriptionId::from_bytes([7; 32])], mended: vec![object] },
+            NoteClaim::Damaged { chunks: vec![ChunkId::from_bytes([6; 32])], pack: packs[0] },
             NoteClaim::Quarantined { session },
             NoteClaim::Audit { action: "restore".into(), detail: "x".into() },
         ] {

@@ -12,6 +12,7 @@ pub mod config;
 pub mod gc;
 mod item;
 pub mod pack;
+pub mod parity;
 pub mod record;
 pub mod segment;
 pub mod session;

@@ -25,6 +25,7 @@ use crate::repo::Repository;
 use crate::repo::collections::{Collections, FLAGS, GC, Lists};
 use crate::repo::keys::not_an_owner;
 use crate::repo::pack_writer::PackSettings;
+use crate::repo::parity::{PARITY, parity_of};
 use crate::repo::session::{ALIVE, Outcome, PACKS, SESSIONS, pack_name};
 use crate::storage::ErrorKind;
 use crate::storage::parallel::try_map;
@@ -190,7 +191,8 @@ impl Collection<'_> {
         Ok(hash)
     }
 
-    /// Deletes every dead pack that is still there, those of collections that stopped before it too.
+    /// Deletes every dead pack that is still there, and then its parity; those of collections that stopped before
+    /// it too.
     fn delete(&self, collections: &Collections) -> Result<(u64, u64)> {
         let storage = &self.repo.storage;
         let listed = storage.list(PACKS).context(|| "cannot list the packs")?;
@@ -199,6 +201,10 @@ impl Collection<'_> {
         };
         let dead: Vec<_> = listed.into_iter().filter(|object| dead(&object.name)).collect();
         try_map(storage.connections(), &dead, |object| self.remove(&object.name))?;
+        let parity = storage.list(PARITY).context(|| "cannot list the parity objects")?;
+        let of_dead = |name: &str| parity_of(name).is_some_and(|pack| collections.dead.contains(&pack));
+        let parity: Vec<_> = parity.into_iter().filter(|object| of_dead(&object.name)).collect();
+        try_map(storage.connections(), &parity, |object| self.remove(&object.name))?;
         Ok((dead.len() as u64, dead.iter().map(|object| object.bytes).sum()))
     }
 

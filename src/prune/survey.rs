@@ -255,7 +255,7 @@ impl<'r> Survey<'r> {
             catalog.origins().get(origin as usize).is_some_and(|origin| repo.is_owner(&origin.credential))
         };
         let attested = &self.reader.collections().attested;
-        catalog.packs().iter().map(|pack| trusted(pack.origin) || attested.contains(&pack.description)).collect()
+        catalog.packs().iter().map(|pack| trusted(pack.origin) || attested.contains_key(&pack.description)).collect()
     }
 
     /// Calls `each` with every chunk's rows and, if it is live, where it is kept. What lies in packs to `avoid`

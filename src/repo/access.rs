@@ -390,6 +390,7 @@ mod tests {
                 chunker: ChunkerSettings { algorithm: 1, min_bytes: 1, avg_bytes: 2, max_bytes: 3 },
                 features: vec![],
                 root_verifying: root.public().verifying,
+                parity_percent: 0,
                 extra: Extra::default(),
             };
             Self { config, statements: BTreeMap::new() }

@@ -3,7 +3,7 @@
 //! [`crate::prune`] writes them; every session reads them (W2), because a chunk in a condemned pack
 //! must not be relied on by whoever announced after the condemnation.
 
-use std::collections::{BTreeMap, BTreeSet, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use super::Repository;
 use super::logs::LOG;
@@ -37,6 +37,8 @@ pub struct Collections {
     pub void: BTreeSet<SessionId>,
     /// Chunks that were found damaged, and in which pack.
     pub damaged: BTreeSet<(ChunkId, PackId)>,
+    /// The notes that say so, by pack, but for those an owner has taken back.
+    pub damage_notes: BTreeMap<PackId, BTreeSet<ObjectId>>,
     /// Snapshots that owners have forgotten, with the hash of their commit.
     pub forgotten: BTreeMap<(SessionId, ObjectId), Forgotten>,
     /// Snapshots an owner has said cannot be whole; what they still have stays live.
@@ -47,8 +49,9 @@ pub struct Collections {
     pub sweeps: BTreeMap<CollectionId, ObjectId>,
     /// Notes of forgetting that a finished collection has seen: they take effect in later ones.
     pub notes_seen: BTreeSet<ObjectId>,
-    /// What the index says of packs that an owner has read and found to be so, every id computed again.
-    pub attested: HashSet<DescriptionId>,
+    /// What the index says of packs that an owner has read and found to be so, every id computed again; and
+    /// when that was last, seconds since 1970.
+    pub attested: HashMap<DescriptionId, i64>,
     /// Collections that are finished.
     pub finished: BTreeSet<CollectionId>,
     /// Every note that verifies.
@@ -83,6 +86,7 @@ impl Collections {
         self.dead.extend(later.dead);
         self.void.extend(later.void);
         self.damaged.extend(later.damaged);
+        self.damage_notes.extend(later.damage_notes);
         for (snapshot, forgotten) in later.forgotten {
             self.forgotten.entry(snapshot).or_default().notes.extend(forgotten.notes);
         }
@@ -303,6 +307,9 @@ struct Said {
     condemned: BTreeMap<CollectionId, Vec<PackId>>,
     done: BTreeMap<CollectionId, Done>,
     seen_notes: BTreeSet<ObjectId>,
+    /// Notes of damage, and those that an owner has found to hold no longer.
+    damage: Vec<(ObjectId, PackId, Vec<ChunkId>)>,
+    mended: BTreeSet<ObjectId>,
 }
 
 impl Said {
@@ -331,14 +338,20 @@ impl Said {
                 self.seen_notes.extend(&note.seen);
                 all.notes.insert(*hash);
                 match (&note.claim, role) {
-                    (NoteClaim::Damaged { chunk, pack }, _) => drop(all.damaged.insert((*chunk, *pack))),
+                    (NoteClaim::Damaged { chunks, pack }, _) => self.damage.push((*hash, *pack, chunks.clone())),
                     (NoteClaim::Forgotten { session, commit, until_secs }, Role::Owner) => {
                         let forgotten = all.forgotten.entry((*session, *commit)).or_default();
                         forgotten.notes.insert(*hash, *until_secs);
                     }
                     (NoteClaim::Quarantined { session }, Role::Owner) => drop(all.quarantined.insert(*session)),
                     // A writer could vouch for what it has planted itself.
-                    (NoteClaim::Verified { descriptions }, Role::Owner) => all.attested.extend(descriptions),
+                    (NoteClaim::Verified { descriptions, mended }, Role::Owner) => {
+                        for description in descriptions {
+                            let newest = all.attested.entry(*description).or_insert(note.time_secs);
+                            *newest = note.time_secs.max(*newest);
+                        }
+                        self.mended.extend(mended);
+                    }
                     _ => {}
                 }
             }
@@ -346,7 +359,7 @@ impl Said {
     }
 
     fn finish(self) -> Collections {
-        let Self { mut all, condemned, mut done, seen_notes } = self;
+        let Self { mut all, condemned, mut done, seen_notes, damage, mended } = self;
         let hashes: BTreeSet<ObjectId> = all.sweeps.values().copied().collect();
         for (collection, record) in &done {
             let name = format!("{GC}{collection}/swept");
@@ -364,6 +377,10 @@ impl Said {
                 all.condemned.extend(&packs);
                 all.unfinished.insert(collection, packs.into_iter().collect());
             }
+        }
+        for (note, pack, chunks) in damage.into_iter().filter(|(note, ..)| !mended.contains(note)) {
+            all.damaged.extend(chunks.into_iter().map(|chunk| (chunk, pack)));
+            all.damage_notes.entry(pack).or_default().insert(note);
         }
         all.finished.extend(done.into_keys());
         all.note_heads.retain(|note| !seen_notes.contains(note));

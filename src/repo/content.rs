@@ -105,7 +105,7 @@ impl<'r> Reader<'r> {
             .collect();
         let by_trusted: Vec<bool> = catalog.origins().iter().map(|origin| repo.trusts(&origin.credential)).collect();
         let is_trusted = |pack: &PackRow| {
-            by_trusted.get(pack.origin as usize) == Some(&true) || collections.attested.contains(&pack.description)
+            by_trusted.get(pack.origin as usize) == Some(&true) || collections.attested.contains_key(&pack.description)
         };
         let trusted = catalog.packs().iter().map(is_trusted).collect();
         Ok(Self {

@@ -4,7 +4,8 @@
 //!
 //! - **Who may do what**: [`access`] works it out, [`keys`] holds what an unlocked credential can use, [`open`] begins a
 //!   repository or unlocks one, [`members`] adds and removes credentials, [`epochs`] gives them new keys, [`recovery`]
-//!   and [`kit`] put a key on paper, [`repair`] makes second copies count, [`pins`] notices a storage that goes back.
+//!   and [`kit`] put a key on paper, [`repair`] makes second copies count, [`pins`] notices a storage that goes back,
+//!   [`parity`] makes damaged packs whole.
 //! - **What counts**: [`records`] reads and writes signed and sealed records, [`commits`], [`collections`] and
 //!   [`standing`] say which sessions, packs and snapshots count, [`logs`] hold many of their records, [`notes`] says
 //!   things about other objects.
@@ -45,6 +46,7 @@ pub mod notes;
 pub mod open;
 pub mod own_word;
 pub mod pack_writer;
+pub mod parity;
 pub mod pins;
 pub mod reach;
 mod read_ahead;

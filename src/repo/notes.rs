@@ -1,6 +1,6 @@
 //! Saying things about other objects: notes (SPEC §10.3).
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use super::Repository;
 use super::collections::NOTES;
@@ -11,10 +11,18 @@ use crate::format::access::Role;
 use crate::format::cbor::{self, Extra};
 use crate::format::gc::{Note, NoteClaim};
 use crate::format::record::RecordKind;
-use crate::id::{DescriptionId, ObjectId};
+use crate::id::{ChunkId, DescriptionId, ObjectId, PackId};
 
-/// Packs named by one note.
-const PACKS_MAX: usize = 100_000;
+/// Packs, chunks or notes named by one note.
+const IDS_MAX: usize = 100_000;
+
+/// The notes that say that these packs were read whole, and that these notes of damage no longer hold.
+fn verified(packs: &BTreeSet<DescriptionId>, mended: &BTreeSet<ObjectId>) -> Vec<NoteClaim> {
+    let (packs, mended): (Vec<_>, Vec<_>) = (packs.iter().copied().collect(), mended.iter().copied().collect());
+    let packs = packs.chunks(IDS_MAX).map(|part| (part.to_vec(), Vec::new()));
+    let mended = mended.chunks(IDS_MAX).map(|part| (Vec::new(), part.to_vec()));
+    packs.chain(mended).map(|(descriptions, mended)| NoteClaim::Verified { descriptions, mended }).collect()
+}
 
 impl Repository {
     /// Vouches, as an owner, for what the index says of packs that were read whole with every id
@@ -24,8 +32,28 @@ impl Repository {
         if self.keys.role != Role::Owner {
             return Err(not_an_owner());
         }
-        let packs: Vec<_> = packs.iter().copied().collect();
-        self.note(packs.chunks(PACKS_MAX).map(|part| NoteClaim::Verified { descriptions: part.to_vec() }))
+        self.note(verified(packs, &BTreeSet::new()))
+    }
+
+    /// Says, as an owner, what a scrub has found: packs that were read whole with every id computed again,
+    /// notes of damage that no longer holds since their packs are whole, and chunks that are damaged, by pack.
+    /// Durable when it returns.
+    pub fn note_scrubbed(
+        &self,
+        whole: &BTreeSet<DescriptionId>,
+        mended: &BTreeSet<ObjectId>,
+        damaged: &BTreeMap<PackId, BTreeSet<ChunkId>>,
+    ) -> Result<()> {
+        if self.keys.role != Role::Owner {
+            return Err(not_an_owner());
+        }
+        let damage = damaged.iter().flat_map(|(pack, chunks)| {
+            let chunks: Vec<_> = chunks.iter().copied().collect();
+            let parts: Vec<_> = chunks.chunks(IDS_MAX).map(<[_]>::to_vec).collect();
+            parts.into_iter().map(|chunks| NoteClaim::Damaged { chunks, pack: *pack })
+        });
+        // Damage first: what comes of it should not wait for the rest.
+        self.note(damage.chain(verified(whole, mended)))
     }
 
     /// Says of these snapshots that they are not wanted any more, and for how long that can be undone. Takes an

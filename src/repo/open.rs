@@ -65,6 +65,8 @@ pub struct InitOptions {
     /// Take these keys of another repository, cut with the same parameters, so that the same content
     /// has the same ids in both.
     pub like: Option<ContentKeys>,
+    /// How much parity writers add to each pack they make, in percent of it; zero for none.
+    pub parity_percent: u32,
 }
 
 /// Where a repository keeps what it knows locally.
@@ -145,6 +147,7 @@ impl Repository {
             },
             features: vec![],
             root_verifying: root.public().verifying,
+            parity_percent: options.parity_percent,
             extra: Extra::default(),
         };
         let access = Statements { storage: &*storage, config: &config, signer: &root, world: &world };

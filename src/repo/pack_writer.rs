@@ -16,6 +16,7 @@ use std::thread::JoinHandle;
 
 use crossbeam_channel::{Receiver, Sender, bounded};
 
+use super::parity;
 use super::session::{Session, pack_name};
 use super::uploads::Uploads;
 use crate::chunk::compress::{Compressor, Level};
@@ -156,6 +157,7 @@ impl<'r> PackWriter<'r> {
             session: session.id(),
             credential: repo.keys.credential.id(),
             envelope: session.envelope().to_vec(),
+            parity_percent: repo.config.parity_percent,
             uploads: Uploads::new(repo.storage.connections()),
             on_stored,
             open: BTreeMap::new(),
@@ -448,6 +450,7 @@ struct Store {
     session: SessionId,
     credential: CredentialId,
     envelope: Vec<u8>,
+    parity_percent: u32,
     on_stored: OnStored,
     open: BTreeMap<u64, OpenObject>,
     uploads: Uploads<(u64, Arc<PackEntry>)>,
@@ -456,6 +459,8 @@ struct Store {
 
 struct OpenObject {
     writer: Box<dyn ObjectWriter>,
+    /// All of it, where parity is to be made.
+    whole: Option<Vec<u8>>,
     hasher: blake3::Hasher,
     keys: Arc<PackKeys>,
     frames: Vec<Frame>,
@@ -466,6 +471,9 @@ impl OpenObject {
     fn write(&mut self, bytes: &[u8]) -> Result<()> {
         self.hasher.update(bytes);
         self.body_bytes += bytes.len() as u64;
+        if let Some(whole) = &mut self.whole {
+            whole.extend_from_slice(bytes);
+        }
         self.writer.write(bytes).context(|| "cannot store a pack")
     }
 }
@@ -479,6 +487,7 @@ impl Store {
                         std::collections::btree_map::Entry::Occupied(slot) => slot.into_mut(),
                         std::collections::btree_map::Entry::Vacant(slot) => slot.insert(OpenObject {
                             writer: self.storage.writer().context(|| "cannot store a pack")?,
+                            whole: (self.parity_percent > 0).then(Vec::new),
                             hasher: blake3::Hasher::new(),
                             keys,
                             frames: Vec::new(),
@@ -545,8 +554,13 @@ impl Store {
             frames: directory.frames,
         });
         let (writer, bytes, on_stored) = (object.writer, object.body_bytes, self.on_stored.clone());
+        let (whole, percent, storage) = (object.whole, self.parity_percent, self.storage.clone());
         self.uploads.begin(bytes, (number, entry.clone()), move || {
             writer.finish(&name, WriteMode::CreateNew).context(|| format!("cannot store pack `{name}`"))?;
+            // Only then: parity that is listed is of a pack that was there.
+            if let Some(whole) = whole {
+                parity::put(&*storage, &id, &parity::make(id, &whole, percent)?)?;
+            }
             on_stored(&entry);
             Ok(())
         })

@@ -168,7 +168,7 @@ impl<'r> Session<'r> {
                 // An owner who has read all of a pack stands for what is said of it here, whoever wrote it.
                 let origin = origins.get(pack.origin as usize);
                 origin.is_some_and(|(counts, trusted)| {
-                    *counts && (*trusted || collections.attested.contains(&pack.description))
+                    *counts && (*trusted || collections.attested.contains_key(&pack.description))
                 }) && collections.spares(&pack.id)
                     && stored.get(&pack.id) == Some(&u64::from(pack.stored_bytes))
             })

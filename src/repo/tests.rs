@@ -1,6 +1,7 @@
 //! Risk: a session relies on what a collection may delete, or on who may not say so.
 //! Method: sessions, sweeps and flags put by hand around real sessions over the memory storage.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use super::Repository;
@@ -32,6 +33,7 @@ pub(crate) fn repository() -> (Memory, Repository) {
         chunker: Parameters::with_average(4096),
         label: "owner".into(),
         like: None,
+        parity_percent: 0,
     };
     let (repo, _) = Repository::init(Arc::new(memory.clone()), World::seeded(1), &options, Local::default()).unwrap();
     (memory, repo)
@@ -152,9 +154,32 @@ fn a_commit_that_was_asked_before_it_was_there_is_not_reported_as_made() {
 fn a_chunk_noted_as_damaged_is_stored_anew() {
     let (_, repo) = repository();
     let (_, id, pack) = store(&repo, b"some content");
-    let claim = NoteClaim::Damaged { chunk: id, pack };
+    let claim = NoteClaim::Damaged { chunks: vec![id], pack };
     let note = Note { time_secs: 1, seen: vec![], claim, extra: Extra::default() };
     repo.put_hashed_record(RecordKind::Note, "notes/", &cbor::encode(&note)).unwrap();
+    assert!(!reuses(&repo, &id));
+}
+
+/// What an owner has read whole since is relied on again; a writer cannot say so.
+#[test]
+fn a_note_of_damage_is_taken_back_by_owners_only() {
+    let (memory, repo) = repository();
+    let (_, id, pack) = store(&repo, b"some content");
+    let key = repo.add_member(Role::Writer, "writer", None).unwrap();
+    let open = |secret| Repository::open(Arc::new(memory.clone()), World::seeded(2), &secret, Local::default());
+    let writer = open(Secret::KeyFile(key)).unwrap();
+    writer.note([NoteClaim::Damaged { chunks: vec![id], pack }]).unwrap();
+    // Another owner, who knows the writer.
+    let repo = open(Secret::KeyFile(repo.add_member(Role::Owner, "second", None).unwrap())).unwrap();
+    let noted = repo.load_collections().unwrap().damage_notes[&pack].clone();
+    assert!(!reuses(&repo, &id) && noted.len() == 1);
+    writer.note([NoteClaim::Verified { descriptions: vec![], mended: noted.iter().copied().collect() }]).unwrap();
+    assert!(!reuses(&repo, &id), "a writer says so");
+    repo.note_scrubbed(&BTreeSet::new(), &noted, &BTreeMap::new()).unwrap();
+    assert!(reuses(&repo, &id));
+    assert!(repo.load_collections().unwrap().damage_notes.is_empty());
+    // It may be damaged anew.
+    writer.note([NoteClaim::Damaged { chunks: vec![id], pack }]).unwrap();
     assert!(!reuses(&repo, &id));
 }
 

@@ -65,6 +65,12 @@ impl Error {
         self.kind
     }
 
+    /// Whether a disk has lost what was to be read: as good as other bytes, while the storage as such answers.
+    pub fn is_of_the_medium(&self) -> bool {
+        let source = self.source.as_deref().and_then(|source| source.downcast_ref::<std::io::Error>());
+        self.kind == ErrorKind::Io && source.and_then(rustix::io::Errno::from_io_error) == Some(rustix::io::Errno::IO)
+    }
+
     /// The advice that goes with it.
     pub fn hint_text(&self) -> Option<&str> {
         self.hint.as_deref()

@@ -62,7 +62,7 @@ fn what_only_owners_may_say_does_not_count_when_a_writer_says_it() {
     for claim in [
         NoteClaim::Forgotten { session: snapshot, commit, until_secs: 0 },
         NoteClaim::Quarantined { session: snapshot },
-        NoteClaim::Verified { descriptions: vec![esker::id::DescriptionId::from_bytes([1; 32])] },
+        NoteClaim::Verified { descriptions: vec![esker::id::DescriptionId::from_bytes([1; 32])], mended: vec![] },
     ] {
         put_record(&writer, RecordKind::Note, "notes/", &Note { time_secs: 1, seen: vec![], claim, extra: extra() });
     }
@@ -118,7 +118,7 @@ fn a_removed_writer_has_no_more_to_say_of_damage() {
     let scene = Scene::new();
     let (owner, writer) = (scene.owner(), scene.writer());
     let (_, pack, chunk) = owners_snapshot(&owner);
-    let claim = NoteClaim::Damaged { chunk, pack };
+    let claim = NoteClaim::Damaged { chunks: vec![chunk], pack };
     let note = Note { time_secs: 1, seen: vec![], claim, extra: Extra::default() };
     put_record(&writer, RecordKind::Note, "notes/", &note);
     assert!(!Session::begin(&scene.owner()).unwrap().may_reuse(&chunk));

@@ -87,7 +87,8 @@ fn what_an_owner_has_vouched_for_is_not_lent_to_what_a_writer_says_of_it() {
         assert!(!session.may_reuse(&planted), "the owner has vouched for the pack, not for this");
     }
     // Nor does a note by the writer help.
-    let claim = NoteClaim::Verified { descriptions: vec![forger.packs[0].description(&forger.origin())] };
+    let claim =
+        NoteClaim::Verified { descriptions: vec![forger.packs[0].description(&forger.origin())], mended: vec![] };
     let note = Note { time_secs: 1, seen: vec![], claim, extra: cbor::Extra::default() };
     put_record(&writer, RecordKind::Note, "notes/", &note);
     assert!(!Session::begin(&other).unwrap().may_reuse(&planted));

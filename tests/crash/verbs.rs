@@ -139,6 +139,40 @@ pub(crate) const CASES: &[Case] = &[
         run: |machine| done(&machine.esker(["check", "--read-data", "--attest"])),
         ..PLAIN
     },
+    Case { page: "esker-scrub", name: "", run: |machine| done(&machine.esker(["scrub"])), ..PLAIN },
+    Case {
+        page: "esker-scrub",
+        name: "without a key",
+        run: |machine| done(&machine.esker(["scrub", "--without-key"])),
+        writes: false,
+        ..PLAIN
+    },
+    Case {
+        page: "esker-scrub",
+        name: "that repairs",
+        prepare: |machine| {
+            machine.esker(["parity", "add"]).success();
+            let shards = fs::read_dir(machine.path(DISK).join("repository/packs")).unwrap();
+            for pack in shards.flat_map(|shard| objects(&shard.unwrap().path())) {
+                let mut bytes = fs::read(&pack).unwrap();
+                bytes[50] ^= 1;
+                fs::write(&pack, bytes).unwrap();
+            }
+            machine.esker(["scrub"]).fails(4);
+        },
+        run: |machine| done(&machine.esker(["scrub", "--repair"])),
+        ..PLAIN
+    },
+    Case {
+        page: "esker-parity-add",
+        name: "",
+        run: |machine| done(&machine.esker(["parity", "add"])),
+        after: |machine, _, when| {
+            let again = machine.esker(["parity", "add"]);
+            assert_eq!(again.code, 0, "{again}, {when}");
+        },
+        ..PLAIN
+    },
     Case {
         page: "esker-restore",
         name: "",
@@ -600,7 +634,7 @@ pub(crate) fn assert_sound(
     torn: Option<&str>,
     when: &str,
 ) {
-    if case.page == "esker-repair-config" {
+    if case.page == "esker-repair-config" || case.name == "that repairs" {
         // Until it is repaired it need not open; and it may be repaired again.
         assert!((case.run)(machine), "it cannot be repaired any more, {when}");
     }

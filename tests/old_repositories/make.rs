@@ -41,6 +41,7 @@ pub(crate) fn make(at: &Path) {
         chunker: Parameters::with_average(512),
         label: "owner".into(),
         like: None,
+        parity_percent: 0,
     };
     let (owner, key) = Repository::init(storage.clone(), World::seeded(1), &first, Local::default()).unwrap();
     let second = owner.add_member(Role::Owner, "second", None).unwrap();

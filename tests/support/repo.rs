@@ -41,6 +41,7 @@ pub(crate) fn init_options() -> InitOptions {
         chunker: Parameters::with_average(16 << 10),
         label: "owner".into(),
         like: None,
+        parity_percent: 0,
     }
 }
 

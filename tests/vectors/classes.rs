@@ -61,6 +61,7 @@ const STRUCTURES: &[(&str, &str, Gaps)] = &[
             ("truncated", "a shorter chunk is another chunk"),
         ],
     ),
+    ("parity object", "parity_", &[("not authentic", "nothing in it is sealed: its digest finds damage only")]),
     ("signed record: configuration", "signed_record_config", NAMED_BY_IDS),
     ("signed record: statement", "signed_record_access_statement", &[]),
     ("sealed record: announcement", "sealed_record_session", NAMED_BY_IDS),

@@ -10,6 +10,7 @@ use minicbor::Decoder;
 
 use super::keyfile;
 use super::pack;
+use super::parity;
 use super::plain;
 use super::read::{diagnostic, sha256};
 use super::refused;
@@ -197,6 +198,7 @@ fn accepted() -> Vec<Vector> {
         sealed::keys(),
         sealed::envelopes(),
         pack::vectors(),
+        parity::vectors(),
         keyfile::vectors(),
     ]
     .into_iter()

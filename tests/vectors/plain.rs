@@ -228,8 +228,16 @@ pub(super) fn collections() -> Vec<Vector> {
         record("swept_packs", "dead packs and a void session", &swept),
         record("done_collection", "a sweep and a note", &done),
         record("note_forgotten", "a snapshot is forgotten", &note(forgotten)),
-        record("note_verified", "packs were read", &note(NoteClaim::Verified { descriptions })),
-        record("note_damaged", "a chunk in a pack", &note(NoteClaim::Damaged { chunk: id(1), pack: packs[0] })),
+        record(
+            "note_verified",
+            "packs were read, and a note of damage no longer holds",
+            &note(NoteClaim::Verified { descriptions, mended: vec![object(2)] }),
+        ),
+        record(
+            "note_damaged",
+            "two chunks in a pack",
+            &note(NoteClaim::Damaged { chunks: vec![id(1), id(2)], pack: packs[0] }),
+        ),
         quarantined.refused("note_unknown_kind", "unsupported", "kind 6", |bytes| bytes[2] = 6),
         quarantined,
         record(
@@ -249,6 +257,7 @@ pub(super) fn config() -> Config {
         chunker: ChunkerSettings { algorithm: 1, min_bytes: 262_144, avg_bytes: 1 << 20, max_bytes: 4 << 20 },
         features: vec![],
         root_verifying: Credential::from_seed(SEED.clone()).public().verifying,
+        parity_percent: 0,
         extra: Extra::default(),
     }
 }
@@ -282,6 +291,10 @@ pub(super) fn access() -> Vec<Vector> {
     let slot_removed = record("statement_slot_removed", "a slot", &statement(Claim::SlotRemoved { slot: SLOT }));
     let good_config = record("config_plain", "no features", &config());
     vec![
+        record("config_parity", "writers add 5% of parity", &Config { parity_percent: 5, ..config() }),
+        good_config.refused("config_parity_101", "malformed", "101% of parity", |bytes| {
+            *bytes = cbor::encode(&Config { parity_percent: 101, ..config() });
+        }),
         good_config.refused("config_version_2", "unsupported", "format version 2", |bytes| bytes[2] = 2),
         good_config.refused("config_feature", "unsupported", "a feature no reader knows", |bytes| {
             *bytes = cbor::encode(&Config { features: vec!["unheard-of".into()], ..config() });

@@ -20,6 +20,7 @@ use esker::format::gc::{Condemned, Done, Log, Note, Swept};
 use esker::format::pack::{
     self, Directory, FRAME_PLAIN_BYTES_MAX, Frame, FrameKind, Pack, Trailer, directory_aad, frame_aad, padme,
 };
+use esker::format::parity::Parity;
 use esker::format::record::{RecordKind, SealedRecord, Signed, SignedRecord, sealed_aad, signed_message};
 use esker::format::segment::Segment;
 use esker::format::session::{Announcement, Commit, Flag, Snapshot, session_secret};
@@ -111,6 +112,7 @@ pub(crate) fn read(header: &Header, bytes: &[u8], released: &mut Vec<u8>) -> Rea
             let segment = Segment::decode(bytes)?;
             same(segment.packs[0].description(&segment.origins[0]).as_bytes(), &header.bytes("description"))
         }
+        "parity object" => parity(header, bytes),
         "key slot" => slot(header, bytes, released),
         "key file" => key_file(header, bytes, released),
         "pack" => whole_pack(header, bytes, released),
@@ -180,6 +182,16 @@ fn record<R: Record>(header: &Header, bytes: &[u8]) -> Read {
     let record: R = cbor::decode(bytes)?;
     same(&cbor::encode(&record), bytes)?;
     same(diagnostic(&mut Decoder::new(bytes)).as_bytes(), header.text("value").as_bytes())
+}
+
+fn parity(header: &Header, bytes: &[u8]) -> Result<(), Refused> {
+    let parity = Parity::decode(bytes)?;
+    same(&parity.encode(), bytes)?;
+    let content = header.bytes("content");
+    if parity.layout.pack != PackId::of(&content) {
+        return Err(Refused("wrong identity"));
+    }
+    same(&esker::repo::parity::make_in(parity.layout, &content).unwrap(), bytes)
 }
 
 fn frame_table(bytes: &[u8]) -> Read {

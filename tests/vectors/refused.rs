@@ -74,8 +74,19 @@ pub(super) fn vectors(accepted: &[Vector]) -> Vec<Vector> {
                 case("no_commit", M, "field 5 is missing", without(5)),
             ]
         }),
-        ("note_verified", &|| vec![case("unsorted", M, "packs in descending order", reversed(7))]),
-        ("note_damaged", &|| vec![case("no_pack", M, "field 9 is missing", without(9))]),
+        ("note_verified", &|| {
+            vec![
+                case("unsorted", M, "packs in descending order", reversed(7)),
+                case("mended_repeated", M, "a note that no longer holds, twice", repeated(12)),
+            ]
+        }),
+        ("note_damaged", &|| {
+            vec![
+                case("no_pack", M, "field 9 is missing", without(9)),
+                case("no_chunk", M, "field 8 is missing", without(8)),
+                case("unsorted", M, "chunks in descending order", reversed(8)),
+            ]
+        }),
         ("note_quarantined", &|| vec![case("with_commit", U, "a field of another kind", set(5, hash()))]),
         ("note_audit", &|| vec![case("not_utf8", M, "an action that is not UTF-8", set(10, [0x61, 0xff]))]),
         ("log_items", &|| {

@@ -5,6 +5,7 @@ use esker::format::config::{SLOT_BODY_BYTES, SLOT_HEADER_BYTES, SLOT_MAGIC};
 use esker::format::pack::{
     CHUNK_BYTES_MAX, DIRECTORY_BYTES_MAX, FRAME_PLAIN_BYTES_MAX, PACK_BYTES_MAX, TRAILER_BYTES, TRAILER_MAGIC,
 };
+use esker::format::parity::{PARITY_BYTES_MAX, PARITY_HEADER_BYTES, PARITY_MAGIC, SHARDS_MAX};
 use esker::format::record::{DIGEST_BYTES, RECORD_BYTES_MAX, SEALED_HEADER_BYTES, SEALED_MAGIC, SIGNED_MAGIC};
 use esker::format::tree;
 use esker::id::unhex;
@@ -78,11 +79,12 @@ type Case = (&'static str, &'static [usize], Option<[u8; 8]>);
 fn the_tables_of_the_specification_are_those_of_the_code() {
     let path = concat!(env!("CARGO_MANIFEST_DIR"), "/format-spec/SPEC.md");
     let spec = std::fs::read_to_string(path).unwrap_or_else(|error| panic!("{path}: {error}"));
-    let cases: [Case; 6] = [
+    let cases: [Case; 7] = [
         ("sealed record", &[SEALED_HEADER_BYTES], Some(SEALED_MAGIC)),
         ("signed record", &[SIGNED_HEADER_BYTES], Some(SIGNED_MAGIC)),
         ("slot", &[SLOT_HEADER_BYTES, SLOT_BYTES], Some(SLOT_MAGIC)),
         ("pack trailer", &[TRAILER_BYTES], Some(TRAILER_MAGIC)),
+        ("parity object", &[PARITY_HEADER_BYTES], Some(PARITY_MAGIC)),
         ("frame row", &[FRAME_ROW_BYTES], None),
         ("chunk row", &[CHUNK_ROW_BYTES], None),
     ];
@@ -110,6 +112,8 @@ fn the_limits_of_the_specification_are_those_of_the_code() {
         ("record", RECORD_BYTES_MAX as u64),
         ("pack", PACK_BYTES_MAX),
         ("directory", DIRECTORY_BYTES_MAX.into()),
+        ("parity", PARITY_BYTES_MAX),
+        ("parity_shards", SHARDS_MAX.into()),
         ("frame", FRAME_PLAIN_BYTES_MAX.into()),
         ("chunk", CHUNK_BYTES_MAX.into()),
         ("chunk", esker::chunk::cut::CHUNK_BYTES_MAX.into()),

@@ -71,6 +71,7 @@ fn make_repository(at: &Path, key: &Path) {
         chunker: Parameters::with_average(16 << 10),
         label: "owner".into(),
         like: None,
+        parity_percent: 0,
     };
     let (repo, file) = Repository::init(storage, World::seeded(1), &options, Local::default()).unwrap();
     fs::write(key, file.unwrap().to_text().as_bytes()).unwrap();

@@ -150,24 +150,30 @@ impl PinFile {
         let _lock = lock(&self.path.with_extension("lock"))?;
         let mut pins = self.read();
         change(&mut pins);
-        static NEXT: AtomicU64 = AtomicU64::new(0);
-        let unique = format!("{}-{}.tmp", std::process::id(), NEXT.fetch_add(1, Ordering::Relaxed));
-        let temporary = self.path.with_extension(unique);
-        let file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&temporary);
-        let written = file
-            .and_then(|mut file| file.write_all(pins.to_text().as_bytes()).and_then(|()| file.sync_all()))
-            .and_then(|()| Ok(rustix::fs::rename(&temporary, &self.path)?))
-            .and_then(|()| sync_directory(parent));
-        if written.is_err() {
-            let _ = std::fs::remove_file(&temporary);
-        }
-        written
+        replace(&self.path, pins.to_text().as_bytes())
     }
+}
+
+/// Puts a file in the place of another, whole and durable.
+pub(crate) fn replace(path: &Path, bytes: &[u8]) -> io::Result<()> {
+    static NEXT: AtomicU64 = AtomicU64::new(0);
+    let parent = path.parent().ok_or(io::ErrorKind::InvalidInput)?;
+    let unique = format!("{}-{}.tmp", std::process::id(), NEXT.fetch_add(1, Ordering::Relaxed));
+    let temporary = path.with_extension(unique);
+    let file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&temporary);
+    let written = file
+        .and_then(|mut file| file.write_all(bytes).and_then(|()| file.sync_all()))
+        .and_then(|()| Ok(rustix::fs::rename(&temporary, path)?))
+        .and_then(|()| sync_directory(parent));
+    if written.is_err() {
+        let _ = std::fs::remove_file(&temporary);
+    }
+    written
 }
 
 /// Holds off other commands until the file is closed. Where the file system has no locks the
 /// change is made without: the worst is that a head is forgotten until it is seen again.
-fn lock(path: &Path) -> io::Result<File> {
+pub(crate) fn lock(path: &Path) -> io::Result<File> {
     let file = OpenOptions::new().write(true).create(true).truncate(false).mode(0o600).open(path)?;
     for _ in 0..LOCK_TRIES {
         match rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive) {

@@ -35,6 +35,7 @@ impl Scene {
             chunker: Parameters::with_average(4096),
             label: "owner".into(),
             like: None,
+            parity_percent: 0,
         };
         let local = Local { state: Some(state.path().to_owned()), ..Local::default() };
         let (_, key) = Repository::init(Arc::new(memory.clone()), World::seeded(1), &options, local).unwrap();

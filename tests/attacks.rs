@@ -13,6 +13,7 @@ mod escape;
 mod forgery;
 #[path = "attacks/hook.rs"]
 mod hook;
+#[allow(dead_code)]
 #[path = "../fuzz/src/memory.rs"]
 mod memory;
 #[path = "attacks/poison.rs"]

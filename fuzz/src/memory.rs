@@ -7,6 +7,7 @@
 
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::cell::Cell;
+use std::sync::atomic::{AtomicIsize, Ordering};
 
 thread_local! {
     /// Bytes this thread has taken and not given back. Below zero when it gave back another's.
@@ -43,7 +44,13 @@ unsafe impl GlobalAlloc for Counted {
     }
 }
 
+/// The same of all threads together.
+static LIVE_OF_ALL: AtomicIsize = AtomicIsize::new(0);
+static PEAK_OF_ALL: AtomicIsize = AtomicIsize::new(0);
+
 fn count(bytes: isize) {
+    let live = LIVE_OF_ALL.fetch_add(bytes, Ordering::Relaxed) + bytes;
+    PEAK_OF_ALL.fetch_max(live, Ordering::Relaxed);
     // A thread that ends has no counters any more.
     let _ = LIVE.try_with(|live| {
         live.set(live.get() + bytes);
@@ -57,4 +64,12 @@ pub(crate) fn peak_of(run: impl FnOnce()) -> usize {
     PEAK.with(|peak| peak.set(before));
     run();
     (PEAK.with(Cell::get) - before).max(0).cast_unsigned()
+}
+
+/// The same of all threads, whatever else they do meanwhile.
+pub(crate) fn peak_of_all(run: impl FnOnce()) -> usize {
+    let before = LIVE_OF_ALL.load(Ordering::Relaxed);
+    PEAK_OF_ALL.store(before, Ordering::Relaxed);
+    run();
+    (PEAK_OF_ALL.load(Ordering::Relaxed) - before).max(0).cast_unsigned()
 }

@@ -1,6 +1,7 @@
 //! One target for each decoder: a function of any bytes that must not panic, must not take more
 //! memory than the bytes justify, and checks what has been decoded. What decodes encodes to the
-//! same bytes, and neither a part of it nor more than it decodes.
+//! same bytes, and neither a part of it nor more than it decodes. And one for all of them together,
+//! [`repository`].
 //!
 //! libFuzzer calls them from `fuzz/src/main.rs`, and `tests/corpora.rs` replays what it found.
 //! Where a digest or checksum would stop every changed input, the target makes it right first.
@@ -43,6 +44,9 @@ use esker::storage::remote::url::{Url, of_ssh_place};
 use esker::world::{Time, World};
 
 use super::memory;
+
+#[path = "repository/mod.rs"]
+mod repository;
 
 /// A decoder and what it may take.
 pub(crate) struct Target {
@@ -110,6 +114,7 @@ pub(crate) const TARGETS: &[Target] = &[
     seeded("patterns", patterns, PATTERNS),
     seeded("pins", pins, PINS),
     seeded("recovery_text", recovery_text, RECOVERY_TEXTS),
+    Target { memory: (64 * MIB, 0), ..seeded("repository", repository::repository, REPOSITORIES) },
     Target { memory: (8 * MIB, 64), ..seeded("run", run, &[&RUN]) },
     target("sealed_box", sealed_box),
     target("sealed_record", sealed_record),
@@ -642,6 +647,20 @@ const RUN: [u8; 256] = {
 const CHANGE_RECORDS: &[&[u8]] = &[
     b"\x03\x58\x20................................\x00\x01\x02\x03\x00",
     b"\x05\x44\x1a\x00\x01\x00\x02\x05\x06\x07\x4a\xa4\x01\x41\x61\x02\x03\x03\x00\x08\x00\x03\x58\x20................................\x00\x01\x02\x03\x00",
+];
+
+/// Nothing changed; a lost object; a byte of a node xored; a number in one; a frame of 32 MiB; all of these, a content
+/// under its old id, two objects swapped and one made up; a record by the other key, then collected; a name `..`.
+const REPOSITORIES: &[&[u8]] = &[
+    b"",
+    b"\x0f\x05\0\0\0\0\0\0",
+    b"\0\x04\x09\0\x01\0\0\0",
+    b"\x09\x0a\x03\0\x0b\0\0\0",
+    b"\x0e\x14\x01\0\x06\0\0\0",
+    b"\x0f\x05\0\0\0\0\0\0\0\x04\x09\0\x01\0\0\0\x09\x0a\x03\0\x0b\0\0\0\x0e\x14\x01\0\x06\0\0\0\x07\x02\0\0\0\0\0\0\
+      \x12\x06\0\0\x07\0\0\0\x15\x08\0\0\x04\0\0\0abcd",
+    b"\x08\x24\0\0\0\0\0\0...",
+    b"\x0a\x0d\x05\0\0\0\0\0",
 ];
 
 /// An empty directory; a node of level 1 that links to it twice and to itself.

@@ -160,6 +160,12 @@ impl AccessList {
         self.members.iter()
     }
 
+    /// The ids of owners that were removed, one after another.
+    pub(super) fn removed_owners(&self) -> Vec<u8> {
+        let removed = self.members.iter().filter(|(_, member)| member.role == Role::Owner && member.removed.is_some());
+        removed.flat_map(|(id, _)| *id.as_bytes()).collect()
+    }
+
     /// Slots of credentials that are not removed.
     pub fn slots(&self) -> impl Iterator<Item = &SlotEntry> {
         self.slots

@@ -16,6 +16,9 @@ use crate::storage::parallel::try_map;
 /// Chunk rows imported in one batch: bounds memory at about 16 MiB.
 pub(super) const BATCH_ROWS: usize = 128 * 1024;
 
+/// The fact of a catalog that says which owners had been removed when it was begun.
+const REMOVED_OWNERS: &[u8] = b"removed owners";
+
 /// Folder of index segments.
 pub const INDEX: &str = "index/";
 
@@ -23,11 +26,20 @@ impl Repository {
     /// Opens the catalog of this repository at this place. Without a cache, or with one that
     /// cannot be used (a full or read-only disk), it is a temporary one, imported anew.
     pub fn open_catalog(&self) -> Catalog {
-        match self.cache.as_ref().map(|dir| Catalog::open(dir)) {
-            None => Catalog::temporary(),
-            Some(Ok(kept)) => kept,
-            Some(Err(error)) => Catalog::instead_of(&error),
+        let Some(dir) = &self.cache else { return Catalog::temporary() };
+        let open = || Catalog::open(dir).unwrap_or_else(|error| Catalog::instead_of(&error));
+        let mut catalog = open();
+        // An owner speaks of everybody's packs. When one is removed, what it said of them goes too, and a
+        // row does not tell who said it.
+        let removed = self.access.removed_owners();
+        let known = if removed.is_empty() { None } else { Some(catalog.fact(REMOVED_OWNERS).unwrap_or_default()) };
+        if known.is_some_and(|known| known != removed) {
+            catalog.condemn();
+            drop(catalog);
+            catalog = open();
+            catalog.put_facts(&[(REMOVED_OWNERS, &removed)]);
         }
+        catalog
     }
 
     /// The cache and why it is not used, when the disk would not have it.

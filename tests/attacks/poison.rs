@@ -4,6 +4,7 @@ use esker::crypto::ident::ChunkKind;
 use esker::format::cbor;
 use esker::format::gc::{Note, NoteClaim};
 use esker::format::record::RecordKind;
+use esker::format::segment::Segment;
 use esker::repo::content::Reader;
 use esker::repo::reader::ReadRepo;
 use esker::repo::session::Session;
@@ -46,7 +47,7 @@ fn a_pack_is_not_vouched_for_when_the_index_says_more_than_is_in_it() {
     let mut lie = forger.packs[0].clone();
     lie.frames[0].chunks[0].id = planted;
     let mut commit = forger.commit(None);
-    let segment = esker::format::segment::Segment { origins: vec![forger.origin()], packs: vec![lie] };
+    let segment = Segment { origins: vec![forger.origin()], packs: vec![lie] };
     let name = super::forge::put_body(&writer, RecordKind::Segment, "index/", &segment.encode());
     commit.segments = vec![name.rsplit('/').next().unwrap().parse().unwrap()];
     forger.put_commit(&commit);
@@ -92,6 +93,31 @@ fn what_an_owner_has_vouched_for_is_not_lent_to_what_a_writer_says_of_it() {
     let note = Note { time_secs: 1, seen: vec![], claim, extra: cbor::Extra::default() };
     put_record(&writer, RecordKind::Note, "notes/", &note);
     assert!(!Session::begin(&other).unwrap().may_reuse(&planted));
+}
+
+/// A stolen owner key compacts the index, and says of the root owner's packs what is not so. Once it is removed, a
+/// machine that had believed it does so no more, whatever it keeps in its cache.
+#[test]
+fn what_a_removed_owner_said_of_packs_is_not_kept_in_a_cache() {
+    let scene = Scene::new();
+    let (owner, evil) = (scene.owner(), scene.another_owner());
+    let mut genuine = Forger::new(&owner);
+    let kept = genuine.chunk(ChunkKind::Data, b"honest bytes");
+    genuine.put_pack();
+    genuine.put_commit(&genuine.commit(None));
+    let planted = owner.keys.ids.chunk(ChunkKind::Data, VICTIMS);
+    let mut lie = genuine.packs[0].clone();
+    lie.frames[0].chunks[0].id = planted;
+    let compaction = Forger::new(&evil);
+    let mut commit = compaction.commit(None);
+    commit.inline_segment = Segment { origins: vec![genuine.origin()], packs: vec![lie] }.encode();
+    compaction.put_commit(&commit);
+    let cache = tempfile::tempdir().unwrap();
+    let reuses = |id| Session::begin(&scene.owner_with_cache(cache.path())).unwrap().may_reuse(&id);
+    assert!(reuses(planted), "an owner has said so");
+    scene.owner().remove_member(&evil.keys.credential.id(), vec![]).unwrap();
+    assert!(!reuses(planted) && reuses(kept));
+    assert!(!reuses(planted) && reuses(kept), "and again, with what is in the cache now");
 }
 
 /// A chunk of an owner's snapshot stands under its id in a writer's packs too, a hundred times and

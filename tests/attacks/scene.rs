@@ -85,6 +85,20 @@ impl Scene {
         self.open(&self.owner, 100)
     }
 
+    /// The same with a cache that stays.
+    pub(crate) fn owner_with_cache(&self, cache: &Path) -> Repository {
+        let local = Local { cache: Some(cache.to_owned()), ..Local::default() };
+        let secret = Secret::KeyFile(self.owner.clone());
+        let storage = Arc::new(self.memory.clone());
+        Repository::open(storage, World::seeded(next_seed(400)), &secret, local).unwrap()
+    }
+
+    /// A further owner.
+    pub(crate) fn another_owner(&self) -> Repository {
+        let key = self.owner().add_member(Role::Owner, "second", None).unwrap();
+        self.open(&key, 500)
+    }
+
     /// The same by the writer key in the wrong hands.
     pub(crate) fn writer(&self) -> Repository {
         self.open(&self.writer, 200)
@@ -147,10 +161,13 @@ impl Scene {
 }
 
 fn open(storage: Arc<dyn Storage>, key: &KeyFile, seed: u64) -> Repository {
-    // Never the same randomness twice.
+    Repository::open(storage, World::seeded(next_seed(seed)), &Secret::KeyFile(key.clone()), Local::default()).unwrap()
+}
+
+/// Never the same randomness twice.
+fn next_seed(seed: u64) -> u64 {
     static OPENED: AtomicU64 = AtomicU64::new(0);
-    let seed = 1000 * OPENED.fetch_add(1, Ordering::Relaxed) + seed;
-    Repository::open(storage, World::seeded(seed), &Secret::KeyFile(key.clone()), Local::default()).unwrap()
+    1000 * OPENED.fetch_add(1, Ordering::Relaxed) + seed
 }
 
 /// The names in a directory, in order.

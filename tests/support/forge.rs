@@ -60,8 +60,9 @@ pub(crate) struct Forger<'r> {
     pub(crate) repo: &'r Repository,
     pub(crate) session: SessionId,
     secret: SecretKey,
-    envelope: Vec<u8>,
-    frames: Vec<(Frame, Vec<u8>)>,
+    pub(crate) envelope: Vec<u8>,
+    /// What the next pack is to hold, with the text of each.
+    pub(crate) frames: Vec<(Frame, Vec<u8>)>,
     /// The packs put so far, as the index will describe them.
     pub(crate) packs: Vec<PackEntry>,
 }
@@ -75,6 +76,11 @@ impl<'r> Forger<'r> {
     pub(crate) fn of_session(repo: &'r Repository, session: SessionId) -> Self {
         let secret = SecretKey::from_bytes(&repo.world.random());
         let envelope = repo.keys.seal_session_secret(&repo.world, &session, &secret).unwrap();
+        Self::with_secret(repo, session, secret, envelope)
+    }
+
+    /// A session whose secret was sealed before, which takes long.
+    pub(crate) fn with_secret(repo: &'r Repository, session: SessionId, secret: SecretKey, envelope: Vec<u8>) -> Self {
         Self { repo, session, secret, envelope, frames: Vec::new(), packs: Vec::new() }
     }
 
@@ -135,6 +141,11 @@ impl<'r> Forger<'r> {
 
     /// Puts the frames so far as a pack.
     pub(crate) fn put_pack(&mut self) -> PackId {
+        self.put_pack_changed(&mut |_| {})
+    }
+
+    /// The same; its directory before it is sealed, and then its trailer, can be changed.
+    pub(crate) fn put_pack_changed(&mut self, change: &mut dyn FnMut(&mut Vec<u8>)) -> PackId {
         let repo = self.repo;
         let epoch = repo.keys.current_epoch();
         let salt: [u8; 32] = repo.world.random();
@@ -149,7 +160,8 @@ impl<'r> Forger<'r> {
         }
         let credential = repo.keys.credential.id();
         let (envelope, padding_bytes) = (self.envelope.clone(), 0);
-        let plain = Directory { credential, envelope, frames: frames.clone(), padding_bytes }.encode();
+        let mut plain = Directory { credential, envelope, frames: frames.clone(), padding_bytes }.encode();
+        change(&mut plain);
         let trailer = Trailer {
             suite: seal::SUITE,
             directory_bytes: u32::try_from(plain.len() + seal::OVERHEAD_BYTES).unwrap(),
@@ -161,7 +173,9 @@ impl<'r> Forger<'r> {
         };
         let aad = directory_aad(&repo.config.repo, &trailer);
         seal::seal_into(&directory_key.key, repo.world.random(), &aad, &plain, &mut stored);
-        stored.extend_from_slice(&trailer.encode());
+        let mut trailer = trailer.encode().to_vec();
+        change(&mut trailer);
+        stored.extend_from_slice(&trailer);
         let id = PackId::of(&stored);
         repo.storage.put(&pack_name(&id), &stored, WriteMode::Replace).unwrap();
         let stored_bytes = u32::try_from(stored.len()).unwrap();
@@ -188,9 +202,7 @@ impl<'r> Forger<'r> {
 
     /// The commit of this session with what it has put: a snapshot if there is one.
     pub(crate) fn commit(&self, snapshot: Option<&Snapshot>) -> Commit {
-        let aad = [b"esker v1 snapshot\0", &self.repo.config.repo.as_bytes()[..], self.session.as_bytes()].concat();
-        let sealed = snapshot
-            .map(|snapshot| seal::seal_box(&self.repo.world, &self.secret, "snapshot", &aad, &cbor::encode(snapshot)));
+        let sealed = snapshot.map(|snapshot| self.sealed_snapshot(&cbor::encode(snapshot)));
         Commit {
             session: self.session,
             kind: if snapshot.is_some() { CommitKind::Snapshot } else { CommitKind::Maintenance },
@@ -205,6 +217,12 @@ impl<'r> Forger<'r> {
             replaces: vec![],
             extra: Extra::default(),
         }
+    }
+
+    /// The record of a snapshot as a commit holds it, whatever it says.
+    pub(crate) fn sealed_snapshot(&self, plain: &[u8]) -> Vec<u8> {
+        let aad = [b"esker v1 snapshot\0", &self.repo.config.repo.as_bytes()[..], self.session.as_bytes()].concat();
+        seal::seal_box(&self.repo.world, &self.secret, "snapshot", &aad, plain)
     }
 
     /// Puts a commit under the name of its session.

@@ -79,7 +79,7 @@ pub(super) fn transfer(
         anew: false,
     });
     let mut walk = Walk::below(reader, TreePath::root(), root);
-    let mut entries = std::iter::from_fn(|| {
+    let entries = std::iter::from_fn(|| {
         let entry = walk.next()?;
         let path = walk.path().clone();
         Some(match entry {
@@ -95,8 +95,7 @@ pub(super) fn transfer(
             Err(error) => Err((path, error)),
         })
     });
-    let done = fetch::run(reader, threads, &mut entries, &mut Taking(&recut));
-    drop(entries);
+    let done = fetch::run(reader, threads, &mut { entries }, &mut Taking(&recut));
     let mut recut = recut.into_inner();
     match done {
         Err(_) if recut.anew => Err(Halt::BeginAnew),

@@ -49,7 +49,7 @@ impl<'r, R: ReadRepo + ?Sized> Fetcher<'r, R> {
 
     /// The bytes of these chunks, which are so long, in their order; an error for each that is nowhere whole.
     pub fn fetch(&mut self, wanted: &[(ChunkId, u32)]) -> Vec<Result<Vec<u8>>> {
-        let mut found = self.from_frames(wanted);
+        let mut found = self.in_frames(wanted);
         let mut uses: HashMap<ChunkId, usize> = HashMap::new();
         wanted.iter().for_each(|(id, _)| *uses.entry(*id).or_default() += 1);
         let mut give = |id: &ChunkId| {
@@ -61,7 +61,7 @@ impl<'r, R: ReadRepo + ?Sized> Fetcher<'r, R> {
     }
 
     /// The chunks that the frames have in which they should be.
-    fn from_frames(&mut self, wanted: &[(ChunkId, u32)]) -> HashMap<ChunkId, Vec<u8>> {
+    fn in_frames(&mut self, wanted: &[(ChunkId, u32)]) -> HashMap<ChunkId, Vec<u8>> {
         let mut places: HashMap<ChunkId, Location> = HashMap::new();
         let mut frames: BTreeMap<FrameAt, Vec<(ChunkId, u32)>> = BTreeMap::new();
         let mut last = None;

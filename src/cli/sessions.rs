@@ -107,7 +107,7 @@ fn tell_what_to_do(app: &App, args: &SessionsArgs, report: &Report, of: impl Fn(
     if of(State::Open) > 0 {
         hints.push(
             "`prune` waits for an open session until it commits or has been silent for --patience; \
-             if nothing is running any more: esker prune --patience 0",
+             if nothing is running any more: esker prune --patience 0s",
         );
     }
     if of(State::Lost) > 0 {

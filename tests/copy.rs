@@ -501,16 +501,12 @@ fn wrong_bytes_under_an_id_are_refused_and_do_not_reach_the_target() {
     }
 }
 
-/// A list that names one node without end, in a snapshot of a few kilobytes: its file is said to be as long.
 #[test]
 fn a_file_that_is_not_as_long_as_it_says_is_damage() {
     for alike in [true, false] {
         let from = source();
         let writer = from.writer().open();
         let mut forger = Forger::new(&writer);
-        let mut short = forger.file("short", b"seven b");
-        let Detail::File { size, .. } = &mut short.detail else { panic!() };
-        *size = 6;
         // Inline pieces that do not add up are refused with their node; so it is a list.
         let piece = Piece::Chunk { id: forger.chunk(ChunkKind::Data, b"seven b"), bytes: 7 };
         let node = esker::format::cbor::encode(&esker::format::tree::ListNode::Pieces(vec![piece]));
@@ -557,11 +553,10 @@ fn a_stolen_writer_cannot_keep_a_snapshot_from_being_copied() {
     let to = target(Some(&from), Arc::new(Memory::new()));
     let writer = to.writer().open();
     let mut forger = Forger::new(&writer);
-    let root = forger.directory("x", Vec::new());
+    forger.directory("x", Vec::new());
     let lie = snapshots(&from)[0].clone();
     let original = Some(Original { session: lie.id(), repo: Some(from.open().config.repo) });
     let lie = esker::format::session::Snapshot { original, ..lie.snapshot };
-    drop(root);
     forger.put_pack();
     forger.put_commit(&forger.commit(Some(&lie)));
     assert_eq!(copied(&from, &to).report.copied, 1);
@@ -578,7 +573,7 @@ fn a_snapshot_that_comes_home_is_known_and_one_with_other_tags_is_another() {
         // Brought back after it was forgotten, it is the same snapshot under another id.
         let repo = from.open();
         let info = snapshots(&from).remove(0);
-        esker::forget::run(&repo, &[info.clone()], 1000).unwrap();
+        esker::forget::run(&repo, std::slice::from_ref(&info), 1000).unwrap();
         let reader = Reader::new(&repo).unwrap();
         esker::forget::undelete(&reader, &info, &Monitor::silent()).unwrap();
         assert_eq!(copied(&from, &to).report.copied, 0);
@@ -669,7 +664,8 @@ fn objects(storage: &dyn Storage) -> BTreeMap<String, Vec<u8>> {
 
 /// The repository at another place, as its owner finds it there; `None` if there is none.
 fn there(scene: &Scene, storage: &Memory) -> Option<Scene> {
-    let scene = scene.over(Arc::new(storage.clone())).caching_in(tempfile::tempdir().unwrap().keep());
+    let _ = fs::remove_dir_all(scene.dir().join("cache-of-mirror"));
+    let scene = scene.over(Arc::new(storage.clone())).caching_in(scene.dir().join("cache-of-mirror"));
     match scene.try_open() {
         Ok(_) => Some(scene),
         Err(error) if error.kind() == Kind::NoRepository => None,
@@ -677,11 +673,8 @@ fn there(scene: &Scene, storage: &Memory) -> Option<Scene> {
     }
 }
 
-/// Each state of the source, as it changes over time: a first backup, a second, one forgotten and collected.
-fn ages(scene: &Scene) -> [&'static str; 3] {
-    let _ = scene;
-    ["a first backup", "a second", "a collection"]
-}
+/// The states a source comes to, one after the other: the last is the first backup forgotten and collected.
+const AGES: [&str; 3] = ["a first backup", "a second", "a collection"];
 
 fn make_age(scene: &Scene, age: usize) {
     match age {
@@ -718,7 +711,7 @@ fn a_mirror_that_stops_anywhere_is_an_older_repository_or_none_and_goes_on() {
     let scene = Scene::new(Arc::new(memory.clone())).with_tiny_packs();
     write_tree(&scene.source());
     let place = Memory::new();
-    for (age, what) in ages(&scene).into_iter().enumerate() {
+    for (age, what) in AGES.into_iter().enumerate() {
         let before = objects(&place);
         make_age(&scene, age);
         let stops = {

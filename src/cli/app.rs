@@ -161,6 +161,8 @@ impl App {
             Verb::Diff(args) => super::diff::run(self, args),
             #[cfg(feature = "mount")]
             Verb::Mount(args) => super::mount::run(self, args),
+            Verb::Audit(args) => super::audit::run(self, args),
+            Verb::Status(args) => super::status::run(self, args),
             Verb::Sessions(args) => super::sessions::run(self, args),
             Verb::Restore(args) => super::restore::run(self, args),
             Verb::Dump(args) => super::dump::run(self, args),

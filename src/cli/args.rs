@@ -132,6 +132,10 @@ pub(super) enum Verb {
     Tag(TagArgs),
     /// Make snapshots again without some of what is in them
     Rewrite(RewriteArgs),
+    /// Say what happened in the repository, and who did it
+    Audit(AuditArgs),
+    /// Say how old the newest snapshots are, and what was verified and collected when
+    Status(StatusArgs),
     /// List backups under way or broken off, and what `prune` waits for
     Sessions(SessionsArgs),
     /// List, add, remove and recover the passwords and key files that open the repository
@@ -477,6 +481,30 @@ pub(super) struct MountArgs {
         requires = "snapshot"
     )]
     pub(super) at: Option<String>,
+    #[command(flatten)]
+    pub(super) filter: FilterArgs,
+}
+
+#[derive(Debug, clap::Args)]
+pub(super) struct AuditArgs {
+    /// Only what happened since then: a date, a time, or an age such as `7d`
+    #[arg(long, value_name = "TIME")]
+    pub(super) since: Option<String>,
+    #[command(subcommand)]
+    pub(super) verb: Option<AuditVerb>,
+}
+
+#[derive(Debug, Clone, Copy, Subcommand)]
+pub(super) enum AuditVerb {
+    /// Find out whether anything was taken out of the history
+    Verify,
+}
+
+#[derive(Debug, clap::Args)]
+pub(super) struct StatusArgs {
+    /// Fail when the newest snapshot of any host and paths is older than this
+    #[arg(long, value_name = "TIME", value_parser = super::time::parse_age)]
+    pub(super) max_age: Option<u64>,
     #[command(flatten)]
     pub(super) filter: FilterArgs,
 }

@@ -188,6 +188,7 @@ fn snapshot(number: u8, roots: &[&str], root: Entry) -> SnapshotInfo {
     let time = Time { secs: i64::from(number), nanos: 0 };
     let session = SessionId::from_bytes([number; 16]);
     let header = CommitHeader {
+        replaces: vec![],
         session,
         epoch: EpochId::from_bytes([0; 16]),
         credential: CredentialId::from_bytes([0; 32]),

@@ -324,7 +324,7 @@ mod tests {
             round_trip(Note { time_secs: 2, seen: vec![object], claim, extra: extra() });
         }
         let item = LogItem { name: "snapshots/00".into(), stored: vec![1, 2] };
-        round_trip(Log { time_secs: 3, supersedes: vec![object], items: vec![item], extra: extra() });
+        round_trip(Log { time_secs: 3, generation: 2, items: vec![item], extra: extra() });
     }
 
     #[test]

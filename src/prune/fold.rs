@@ -98,8 +98,6 @@ fn singles(repo: &Repository, prefixes: &[&str], collections: &Collections) -> R
         let is_calm = |session: &SessionId| commits.headers.contains_key(session) && !flags.contains_key(session);
         for name in names {
             match session_of(&name) {
-                // It was put when it was too late for it, and counts for nothing.
-                Some(session) if collections.void.contains(&session) => singles.delete.push(name),
                 Some(session) if is_calm(&session) => singles.fold.push(name),
                 _ => {}
             }

@@ -77,6 +77,8 @@ pub struct AccessList {
     known: BTreeSet<ObjectId>,
     /// Statements that count.
     counted: BTreeSet<ObjectId>,
+    /// What those say.
+    statements: BTreeMap<ObjectId, Statement>,
     /// Statements that others have seen and that are not there.
     lost: BTreeSet<ObjectId>,
     /// Objects that are no statement of this repository, with the reason.
@@ -114,6 +116,8 @@ impl AccessList {
         }
         let mut list = evaluate(config, &statements);
         list.faults = faults;
+        let counted = statements.into_iter().filter(|(hash, _)| list.counted.contains(hash));
+        list.statements = counted.map(|(hash, parsed)| (hash, parsed.statement)).collect();
         if list.members.is_empty() {
             return Err(Error::new(
                 Kind::Damaged,
@@ -143,6 +147,11 @@ impl AccessList {
     /// Whether a statement is there and counts.
     pub fn counts(&self, hash: &ObjectId) -> bool {
         self.counted.contains(hash)
+    }
+
+    /// The statements that count.
+    pub fn statements(&self) -> &BTreeMap<ObjectId, Statement> {
+        &self.statements
     }
 
     /// Statements that others have seen and that are not there.

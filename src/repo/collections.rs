@@ -4,9 +4,10 @@
 //! must not be relied on by whoever announced after the condemnation.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::sync::Arc;
 
 use super::Repository;
-use super::logs::LOG;
+use super::logs::{LOG, Logs};
 use crate::error::{Context, Error, Kind, Result};
 use crate::format::access::Role;
 use crate::format::cbor::{self, Record};
@@ -56,6 +57,8 @@ pub struct Collections {
     pub finished: BTreeSet<CollectionId>,
     /// Every note that verifies.
     pub notes: BTreeSet<ObjectId>,
+    /// Notes that others have seen and that are not there, whether they verify or not.
+    pub lost_notes: BTreeSet<ObjectId>,
     /// Those that no other has seen: what a new one names.
     pub note_heads: BTreeSet<ObjectId>,
     /// What each credential has said that must go on counting when it is removed: all but what it
@@ -98,6 +101,7 @@ impl Collections {
         self.finished.extend(later.finished);
         self.notes.extend(later.notes);
         self.note_heads = later.note_heads;
+        self.lost_notes = later.lost_notes;
         for (signer, hashes) in later.signed {
             self.signed.entry(signer).or_default().extend(hashes);
         }
@@ -158,6 +162,17 @@ impl Repository {
     }
 
     fn try_load_collections(&self) -> Result<Option<Collections>> {
+        let mut said = Said::default();
+        let Some(logs) = self.each_word(|name, word| said.take(name, word))? else { return Ok(None) };
+        let mut all = said.finish();
+        let faults = logs.faults.iter().map(|(log, why)| (log.clone(), Error::new(Kind::Damaged, why.clone())));
+        all.faults.extend(faults);
+        Ok(Some(all))
+    }
+
+    /// Reads every object of a collection and every note; an item that several logs have comes several times.
+    /// `None` when one vanished between list and read.
+    pub(super) fn each_word(&self, mut take: impl FnMut(&str, Option<&Word>)) -> Result<Option<Arc<Logs>>> {
         // Which of the two is listed first is all one: neither says anything about the other. Logs are listed
         // after what single objects are taken from, which is the first of two lists that are the same.
         let list = |prefixes: &[&str]| {
@@ -185,11 +200,10 @@ impl Repository {
             Err(error) if error.kind() == storage::ErrorKind::NotFound => Ok(None),
             Err(error) => Err(error).context(|| format!("cannot read `{name}`")),
         };
-        let mut said = Said::default();
         for (name, word) in singles.iter().zip(try_map(self.storage.connections(), &singles, read)?) {
             match word {
                 None => return Ok(None),
-                Some(word) => said.take(name, word.as_ref()),
+                Some(word) => take(name, word.as_ref()),
             }
         }
         let with_words = logs.iter().filter(|(_, contents)| {
@@ -198,12 +212,9 @@ impl Repository {
         for (log, _) in with_words {
             let Some(words) = self.words_in(log)? else { return Ok(None) };
             // An item that another log has, too, says the same there.
-            words.iter().for_each(|(name, word)| said.take(name, Some(word)));
+            words.iter().for_each(|(name, word)| take(name, Some(word)));
         }
-        let mut all = said.finish();
-        let faults = logs.faults.iter().map(|(log, why)| (log.clone(), Error::new(Kind::Damaged, why.clone())));
-        all.faults.extend(faults);
-        Ok(Some(all))
+        Ok(Some(logs))
     }
 
     /// What an object of a collection, or a note, says. `None` for what is neither by its name.
@@ -307,6 +318,7 @@ struct Said {
     condemned: BTreeMap<CollectionId, Vec<PackId>>,
     done: BTreeMap<CollectionId, Done>,
     seen_notes: BTreeSet<ObjectId>,
+    stored_notes: BTreeSet<ObjectId>,
     /// Notes of damage, and those that an owner has found to hold no longer.
     damage: Vec<(ObjectId, PackId, Vec<ChunkId>)>,
     mended: BTreeSet<ObjectId>,
@@ -314,6 +326,7 @@ struct Said {
 
 impl Said {
     fn take(&mut self, name: &str, word: Option<&Word>) {
+        self.stored_notes.extend(name.strip_prefix(NOTES).and_then(|hash| hash.parse::<ObjectId>().ok()));
         let all = &mut self.all;
         match word {
             None | Some(Word::Passed) => {}
@@ -359,7 +372,7 @@ impl Said {
     }
 
     fn finish(self) -> Collections {
-        let Self { mut all, condemned, mut done, seen_notes, damage, mended } = self;
+        let Self { mut all, condemned, mut done, seen_notes, stored_notes, damage, mended } = self;
         let hashes: BTreeSet<ObjectId> = all.sweeps.values().copied().collect();
         for (collection, record) in &done {
             let name = format!("{GC}{collection}/swept");
@@ -384,6 +397,7 @@ impl Said {
         }
         all.finished.extend(done.into_keys());
         all.note_heads.retain(|note| !seen_notes.contains(note));
+        all.lost_notes = seen_notes.difference(&stored_notes).copied().collect();
         all
     }
 }

@@ -8,7 +8,7 @@
 //!   [`parity`] makes damaged packs whole.
 //! - **What counts**: [`records`] reads and writes signed and sealed records, [`commits`], [`collections`] and
 //!   [`standing`] say which sessions, packs and snapshots count, [`logs`] hold many of their records, [`notes`] says
-//!   things about other objects.
+//!   things about other objects, [`history`] tells what happened.
 //! - **Writing**: [`session`] is one writer's passage from announcement to commit, [`chunk_writer`] stores what is new
 //!   in it, [`pack_writer`] turns that into packs, [`tree`] cuts directories and lists into nodes, [`remake`] and
 //!   [`trim`] make a snapshot of another.
@@ -36,6 +36,7 @@ pub mod directory;
 pub mod epochs;
 pub mod fetch;
 pub mod frames;
+pub mod history;
 pub mod import;
 pub mod keys;
 pub mod kit;

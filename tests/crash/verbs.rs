@@ -345,6 +345,9 @@ pub(crate) const CASES: &[Case] = &[
         run: |machine| done(&machine.esker(["repair", "snapshots", "--forget"])),
         ..PLAIN
     },
+    Case { page: "esker-status", name: "", run: |machine| done(&machine.esker(["status"])), ..READS },
+    Case { page: "esker-audit", name: "", run: |machine| done(&machine.esker(["audit"])), ..READS },
+    Case { page: "esker-audit-verify", name: "", run: |machine| done(&machine.esker(["audit", "verify"])), ..READS },
     Case { page: "esker-key-list", name: "", run: |machine| done(&machine.esker(["key", "list"])), ..READS },
     Case {
         page: "esker-key-add",

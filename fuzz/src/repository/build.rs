@@ -141,8 +141,8 @@ impl<'s> Build<'s> {
 
     /// One record of each further kind: edits make of them what they like.
     fn more_records(&mut self) {
-        let damaged = NoteClaim::Damaged { chunk: self.ids[0], pack: PackId::from_bytes([8; 32]) };
-        let verified = NoteClaim::Verified { descriptions: vec![DescriptionId::from_bytes([9; 32])] };
+        let damaged = NoteClaim::Damaged { chunks: vec![self.ids[0]], pack: PackId::from_bytes([8; 32]) };
+        let verified = NoteClaim::Verified { descriptions: vec![DescriptionId::from_bytes([9; 32])], mended: vec![] };
         for (by_owner, claim) in [(false, damaged), (true, verified)] {
             let note = Note { time_secs: 1, seen: vec![], claim, extra: Extra::default() };
             self.record(by_owner, RecordKind::Note, "notes/", cbor::encode(&note));

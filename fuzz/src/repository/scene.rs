@@ -119,6 +119,7 @@ impl Scene {
     pub(super) fn new() -> Self {
         let memory = Memory::new();
         let options = InitOptions {
+            parity_percent: 0,
             key: FirstKey::KeyFile,
             kdf: KdfCost::FLOOR,
             chunker: Parameters::with_average(512),

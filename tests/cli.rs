@@ -537,7 +537,8 @@ fn people_come_and_go() {
     let list = machine.esker(["key", "list", "--json"]).success().json().remove(0);
     let of = |label: &str| list.as_array().unwrap().iter().find(|one| one["label"] == label).unwrap().clone();
     let keys: BTreeSet<_> = of("grace").as_object().unwrap().keys().cloned().collect();
-    let expected = ["created", "current", "id", "label", "passwords", "removed", "role", "short_id"];
+    let expected =
+        ["created", "current", "id", "label", "passwords", "removed", "role", "short_id", "slots", "up_to_date"];
     assert_eq!(keys, expected.map(String::from).into());
     assert_eq!((&of("ada@difference")["current"], &of("laptop")["role"]), (&true.into(), &"writer".into()));
     let writer = machine.other_user(&machine.path("writer"));

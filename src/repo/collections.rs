@@ -236,7 +236,7 @@ impl Repository {
             Some(_) => return None,
             None if name.starts_with(NOTES) => self
                 .record::<Note>(RecordKind::Note, name, stored)
-                .map(|note, hash, signer, role| Word::Note(note, hash, signer, role)),
+                .map(Word::Note),
             None => return None,
         };
         Some(match word {

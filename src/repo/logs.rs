@@ -133,6 +133,9 @@ impl Logs {
     }
 }
 
+/// What each object of a log says, by name.
+type Words = Vec<(String, Word)>;
+
 /// What one process has learned of logs. Their names are hashes, so nothing here grows old.
 #[derive(Debug, Default)]
 pub(super) struct Shelf {
@@ -141,7 +144,7 @@ pub(super) struct Shelf {
     /// The logs that were there last.
     current: Mutex<Arc<Logs>>,
     /// What collections and notes in a log say.
-    words: Mutex<HashMap<ObjectId, Arc<Vec<(String, Word)>>>>,
+    words: Mutex<HashMap<ObjectId, Arc<Words>>>,
 }
 
 fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -222,7 +225,7 @@ impl Repository {
         }
         let name = format!("{LOG}{hash}");
         let kept = self.cached_log(hash);
-        let cached = fs::read(&kept.clone().unwrap_or_default()).ok();
+        let cached = fs::read(kept.clone().unwrap_or_default()).ok();
         let (stored, is_new) = match cached.filter(|bytes| ObjectId::of(bytes) == *hash) {
             Some(stored) => (stored, false),
             None => match self.storage.get(&name) {
@@ -282,13 +285,13 @@ impl Repository {
     }
 
     /// What the collections and notes in a log say, each verified. `None` when the log is not there.
-    pub(super) fn words_in(&self, hash: &ObjectId) -> Result<Option<Arc<Vec<(String, Word)>>>> {
+    pub(super) fn words_in(&self, hash: &ObjectId) -> Result<Option<Arc<Words>>> {
         if let Some(words) = locked(&self.shelf.words).get(hash) {
             return Ok(Some(words.clone()));
         }
         let Some(log) = self.open_log(hash)? else { return Ok(None) };
         let said = log.items.iter().filter_map(|item| Some((item.name.clone(), self.word(&item.name, &item.stored)?)));
-        let words = Arc::new(said.collect::<Vec<_>>());
+        let words = Arc::new(said.collect::<Words>());
         locked(&self.shelf.words).insert(*hash, words.clone());
         Ok(Some(words))
     }

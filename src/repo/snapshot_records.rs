@@ -143,6 +143,7 @@ mod tests {
     use crate::world::Time;
 
     fn header(session: u8, hash: u8) -> CommitHeader {
+            replaces: vec![],
         CommitHeader {
             session: SessionId::from_bytes([session; 16]),
             epoch: EpochId::from_bytes([0; 16]),

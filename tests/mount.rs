@@ -21,7 +21,6 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use rustix::fs::{CWD, FileType, Mode, XattrFlags, makedev, mknodat, setxattr};
 use rustix::process::{Pid, Signal, kill_process};
 
-#[allow(dead_code)]
 #[path = "support/fusefs.rs"]
 mod fusefs;
 #[allow(dead_code)]

@@ -61,7 +61,7 @@ impl Local {
         let mut steps = self.steps(base);
         while let Some(event) = steps.walk.next() {
             match steps.step(event) {
-                Some((path, Step::Item(item))) if path == self.path => return Ok(item),
+                Some((path, Step::Item(item))) if path == self.path => return Ok(*item),
                 Some((path, Step::Unread(_, error))) if self.path.starts_with(&path) => return Err(error),
                 _ => {}
             }
@@ -99,7 +99,7 @@ impl Steps {
         }
         let shown = self.shown(&path);
         let step = match self.entry(&path, &file) {
-            Ok(entry) => Step::Item(Item { path: shown, entry, file: Some(file) }),
+            Ok(entry) => Step::Item(Box::new(Item { path: shown, entry, file: Some(file) })),
             Err(error) => Step::Unread(shown, error),
         };
         Some((path, step))

@@ -26,7 +26,7 @@ impl Item {
 /// What comes next on a side.
 #[derive(Debug)]
 pub(super) enum Step {
-    Item(Item),
+    Item(Box<Item>),
     /// Something at or below this path could not be read.
     Unread(TreePath, Error),
 }
@@ -76,14 +76,14 @@ impl<'r, R: ReadRepo + ?Sized> Side<'r, R> {
         while self.head.is_none() {
             let step = match &mut self.source {
                 Source::Tree(walk) => walk.next().map(|entry| match entry {
-                    Ok(entry) => Step::Item(Item::of(walk.path(), entry)),
+                    Ok(entry) => Step::Item(Box::new(Item::of(walk.path(), entry))),
                     Err(error) => Step::Unread(walk.path().clone(), error),
                 }),
                 Source::Local(steps) => steps.next(),
             };
             match step {
                 None => return Ok(None),
-                Some(Step::Item(item)) => self.head = Some(item),
+                Some(Step::Item(item)) => self.head = Some(*item),
                 Some(Step::Unread(path, error)) => {
                     diff.unread(&path, error)?;
                     self.unread.push(path);

@@ -10,6 +10,7 @@
 
 use super::commits::CommitHeader;
 use super::content::Reader;
+use super::snapshots::SnapshotInfo;
 use crate::crypto::key::SecretKey;
 use crate::crypto::seal;
 use crate::error::{Error, Kind, Result};
@@ -18,7 +19,7 @@ use crate::format::session::Snapshot;
 use crate::id::SessionId;
 use crate::storage::parallel::try_map;
 
-/// Snapshots read, or remembered, at a time: bounds what is in memory of them twice.
+/// Snapshots read from the storage and then remembered at a time: what is lost when the listing is stopped.
 const BATCH: usize = 4096;
 /// Snapshots opened by a thread at a time.
 const SHARE: usize = 256;
@@ -35,41 +36,38 @@ impl Reader<'_> {
         let cores = std::thread::available_parallelism().map_or(1, usize::from);
         let threads = repo.storage.connections().max(cores);
         let records = self.is_cached().then(|| Records::new(self));
+        // All in one look: to open the cache costs more the more is in it.
+        let known = match &records {
+            None => headers.iter().map(|_| None).collect(),
+            Some(records) => records.remembered(self, headers, cores)?,
+        };
+        let mut unknown = Vec::new();
+        for (header, known) in headers.iter().zip(known) {
+            match known {
+                Some(snapshot) => each(header, Ok(snapshot)),
+                None => unknown.push(*header),
+            }
+        }
         let mut learning = None;
-        for headers in headers.chunks(BATCH) {
-            let mut known = match &records {
-                None => headers.iter().map(|_| None).collect(),
-                Some(records) => records.remembered(self, headers, cores)?,
-            };
-            let unknown: Vec<&CommitHeader> =
-                headers.iter().zip(&known).filter(|(_, known)| known.is_none()).map(|(header, _)| *header).collect();
-            let read = try_map(threads, &unknown, |header| match repo.load_snapshot(&header.session) {
+        for headers in unknown.chunks(BATCH) {
+            let read = try_map(threads, headers, |header| match repo.load_snapshot(&header.session) {
                 Ok(info) => Ok(Ok(info)),
                 Err(error) if error.kind() == Kind::Damaged => Ok(Err(error)),
                 Err(error) => Err(error),
             })?;
+            let learned = |records: &Records, (header, read): (&&CommitHeader, &Result<SnapshotInfo>)| {
+                // A commit that was replaced is not the one that the header is of.
+                let info = read.as_ref().ok().filter(|info| info.header.hash == header.hash)?;
+                Some((key(&header.session), records.seal(header, &info.snapshot)))
+            };
             if let Some(records) = &records {
-                let learned: Vec<_> = unknown
-                    .iter()
-                    .zip(&read)
-                    .filter_map(|(header, snapshot)| {
-                        // A commit that was replaced is not the one that the header is of.
-                        let info = snapshot.as_ref().ok().filter(|info| info.header.hash == header.hash)?;
-                        Some((key(&header.session), records.seal(header, &info.snapshot)))
-                    })
-                    .collect();
+                let learned: Vec<_> = headers.iter().zip(&read).filter_map(|pair| learned(records, pair)).collect();
+                let learned: Vec<_> = learned.iter().map(|(key, value)| (&key[..], &value[..])).collect();
                 if !learned.is_empty() {
-                    let learned: Vec<_> = learned.iter().map(|(key, value)| (&key[..], &value[..])).collect();
                     learning.get_or_insert_with(|| repo.open_catalog()).put_facts(&learned);
                 }
             }
-            let mut read = read.into_iter();
-            for (header, known) in headers.iter().zip(&mut known) {
-                match known.take() {
-                    Some(snapshot) => each(header, Ok(snapshot)),
-                    None => each(header, read.next().expect("what is not known was read").map(|info| info.snapshot)),
-                }
-            }
+            headers.iter().zip(read).for_each(|(header, read)| each(header, read.map(|info| info.snapshot)));
         }
         Ok(())
     }

@@ -698,6 +698,7 @@ fn make_age(scene: &Scene, age: usize) {
                     patience: std::time::Duration::ZERO,
                     ignore_clock: true,
                     close_lost: false,
+                    fold_from: 64,
                 };
                 esker::prune::run(&repo, &options, &Monitor::silent(), |_| Ok(())).unwrap();
             }

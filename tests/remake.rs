@@ -66,6 +66,7 @@ fn prune(scene: &Scene) {
         patience: Duration::ZERO,
         ignore_clock: false,
         close_lost: false,
+        fold_from: 64,
     };
     prune::run(&scene.open(), &options, &Monitor::silent(), |_| Ok(())).unwrap();
 }

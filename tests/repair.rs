@@ -58,6 +58,7 @@ fn try_prune(scene: &Scene) -> Result<prune::Report> {
         patience: Duration::ZERO,
         ignore_clock: false,
         close_lost: false,
+        fold_from: 64,
     };
     prune::run(&scene.open(), &options, &Monitor::silent(), |_| Ok(()))
 }

@@ -30,6 +30,7 @@ fn main() {
     let mut next = || args.next().expect("usage: many-snapshots DIR KEYFILE COUNT");
     let (dir, key, count) = (next(), next(), next().parse::<u64>().expect("a number"));
     let options = InitOptions {
+        parity_percent: 0,
         key: FirstKey::KeyFile,
         kdf: esker::crypto::slot::KdfCost::FLOOR,
         chunker: esker::chunk::cut::Parameters::with_average(64 << 10),

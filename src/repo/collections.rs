@@ -234,9 +234,7 @@ impl Repository {
                 .of(collection, |record| record.collection)
                 .map(|record, hash, signer, _| Word::Done(collection, record, hash, signer)),
             Some(_) => return None,
-            None if name.starts_with(NOTES) => self
-                .record::<Note>(RecordKind::Note, name, stored)
-                .map(Word::Note),
+            None if name.starts_with(NOTES) => self.record::<Note>(RecordKind::Note, name, stored).map(Word::Note),
             None => return None,
         };
         Some(match word {

@@ -141,8 +141,8 @@ mod tests {
     use crate::world::Time;
 
     fn header(session: u8, hash: u8) -> CommitHeader {
-            replaces: vec![],
         CommitHeader {
+            replaces: vec![],
             session: SessionId::from_bytes([session; 16]),
             epoch: EpochId::from_bytes([0; 16]),
             credential: CredentialId::from_bytes([0; 32]),

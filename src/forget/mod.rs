@@ -45,7 +45,7 @@ pub fn undelete(reader: &Reader<'_>, info: &SnapshotInfo, monitor: &Monitor) -> 
         return Err(not_an_owner());
     }
     let session = Session::begin(repo)?;
-    let checked = every_chunk_may_be_reused(&session, reader, info, monitor);
+    let checked = every_chunk_may_be_named(&session, reader, info, monitor);
     if let Err(error) = checked {
         session.withdraw();
         return Err(error);
@@ -62,7 +62,7 @@ pub fn undelete(reader: &Reader<'_>, info: &SnapshotInfo, monitor: &Monitor) -> 
     }
 }
 
-fn every_chunk_may_be_reused(
+fn every_chunk_may_be_named(
     session: &Session<'_>,
     reader: &Reader<'_>,
     info: &SnapshotInfo,
@@ -84,7 +84,7 @@ fn every_chunk_may_be_reused(
     Ok(())
 }
 
-/// A repository of which only that is read which a session may rely on.
+/// A repository of which only that is read which a session may name again.
 struct Asking<'a, 'r> {
     session: &'a Session<'r>,
     reader: &'a Reader<'r>,
@@ -92,7 +92,7 @@ struct Asking<'a, 'r> {
 
 impl Asking<'_, '_> {
     fn ask(&self, id: &ChunkId) -> Result<()> {
-        if self.session.may_reuse(id) {
+        if self.session.may_name_again(id) {
             return Ok(());
         }
         let what = format!("the snapshot cannot be brought back: chunk `{}` is being collected or lost", id.short());

@@ -19,6 +19,7 @@ use crate::format::cbor::{self, Extra};
 use crate::format::gc::{Condemned, Done, Swept};
 use crate::format::record::RecordKind;
 use crate::id::{CollectionId, ObjectId, PackId, SessionId};
+use crate::index::Marks;
 use crate::monitor::{Monitor, Severity};
 use crate::repo::Repository;
 use crate::repo::collections::{Collections, FLAGS, GC};
@@ -75,9 +76,9 @@ pub fn plan(repo: &Repository, options: &Options, monitor: &Monitor) -> Result<P
     if repo.keys.role != Role::Owner {
         return Err(not_an_owner());
     }
+    let plan = |survey: &Survey<'_>, live: &Marks| survey.plan(live, &options.limits);
     let survey = Survey::look(repo, options.close_lost, monitor)?;
-    let live = survey.mark(monitor)?;
-    survey.plan(&live, &options.limits)
+    survey.settled(options.close_lost, monitor, plan).map(|(.., plan)| plan)
 }
 
 /// Collects garbage. What it deletes is in [`Report::plan`] before; `agree` is shown that and may refuse.
@@ -92,12 +93,12 @@ pub fn run(
     }
     repo.refuse_if_behind()?;
     // G1 to G3.
-    let mut survey = Survey::look(repo, options.close_lost, monitor)?;
+    let survey = Survey::look(repo, options.close_lost, monitor)?;
     if !options.ignore_clock {
         survey.refuse_a_wrong_clock()?;
     }
-    let mut live = survey.mark(monitor)?;
-    let plan = survey.plan(&live, &options.limits)?;
+    let (mut survey, mut live, plan) =
+        survey.settled(options.close_lost, monitor, |survey, live| survey.plan(live, &options.limits))?;
     plan.refuse_too_much(&options.limits)?;
     agree(&plan)?;
     let notes = survey.notes_to_see();
@@ -108,9 +109,9 @@ pub fn run(
         report.packs_repacked = report.plan.repack.len() as u64;
         // What was rewritten has a place in the new packs; looked at afresh, since others went on meanwhile.
         let avoid = report.plan.repack.clone();
-        survey = Survey::look(repo, options.close_lost, monitor)?;
-        live = survey.mark(monitor)?;
-        garbage = survey.garbage(&live, &avoid)?;
+        (survey, live, garbage) =
+            Survey::look(repo, options.close_lost, monitor)?
+                .settled(options.close_lost, monitor, |survey, live| survey.garbage(live, &avoid))?;
     }
     let collection = Collection { repo, id: CollectionId::from_bytes(repo.world.random()) };
     let lost = survey.lost_sessions();
@@ -272,6 +273,12 @@ fn refused(outcome: Outcome) -> Result<()> {
         Outcome::Flagged => Err(Error::new(Kind::Failed, "another collection is under way and has asked this one")
             .hint("run the same command again when the other is done")),
     }
+}
+
+/// What was to be rewritten is gone: another collection has moved it.
+fn outrun() -> Error {
+    Error::new(Kind::Failed, "another collection is under way and has moved what this one was rewriting")
+        .hint("run the same command again when the other is done")
 }
 
 fn warn(monitor: &Monitor, object: &str, message: impl Into<String>) {

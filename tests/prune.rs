@@ -103,6 +103,7 @@ fn assert_nothing_left(scene: &Scene, memory: &Memory, when: &str) {
     let before = packs(memory);
     let report = prune(scene);
     assert_eq!((report.packs_deleted, report.packs_repacked), (0, 0), "{report:?}, {when}");
+    assert!(report.plan.garbage.is_empty(), "it is spared for ever: {report:?}, {when}");
     assert_eq!(report.plan.unused_bytes, 0, "{report:?}, {when}");
     assert_eq!(packs(memory), before, "{when}");
     for folder in ["sessions/", "alive/", "flags/"] {
@@ -180,6 +181,26 @@ fn nothing_is_collected_before_the_time_to_undelete_is_over() {
     // The time to undelete may be cut short.
     let (forgotten, _) = reader.forgotten_snapshots(&Filter::default()).unwrap();
     assert_eq!(forgotten.len(), 1);
+}
+
+/// Found by `tests/simulation.rs`: an owner rests on no writer's chunks, but the snapshot that is brought back
+/// rested on them before.
+#[test]
+fn an_owner_brings_back_what_a_writer_has_stored() {
+    let scene = Scene::new(Arc::new(Memory::new())).with_tiny_packs();
+    write_tree(&scene, 1);
+    let (made, lines) = (scene.writer().backup().id, tree::lines(&scene.source()));
+    let info = snapshots(&scene).remove(0);
+    assert_eq!(info.id(), made);
+    forget::run(&scene.open(), std::slice::from_ref(&info), 3600).unwrap();
+    let repo = scene.open();
+    let back = forget::undelete(&Reader::new(&repo).unwrap(), &info, &Monitor::silent()).unwrap();
+    for _ in 0..3 {
+        prune(&scene);
+    }
+    assert_sound(&scene, &[(back.to_string(), lines)], "after undelete");
+    // Nobody else rests on them now.
+    assert!(scene.backup().snapshot.summary.data_added > 0);
 }
 
 /// Runs `work` through a storage that has a whole collection happen before its k-th call, for each k.
@@ -262,10 +283,30 @@ fn two_collections_at_once_take_no_more_than_one_may() {
         &it,
         |other| drop(try_prune(other)),
         |scene| {
-            let _ = try_prune(scene);
+            // It may have to begin again. Nothing is lost, so it must not say that.
+            if let Err(error) = try_prune(scene) {
+                assert!(error.to_string().contains("another collection is under way"), "{error:?}");
+            }
             None
         },
     );
+}
+
+/// Found by `tests/simulation.rs`: what was moved while the check looked was said to be lost.
+#[test]
+fn a_check_beside_a_collection_finds_no_damage() {
+    let it = Collision::new();
+    let base = it.memory.snapshot();
+    let counting = Between::counting(Arc::new(it.memory.clone()));
+    it.scene.over(Arc::new(counting.clone())).check();
+    for k in 0..counting.calls() {
+        it.memory.restore(base.clone());
+        let _ = fs::remove_dir_all(it.scene.cache());
+        let other = it.beside();
+        let storage = Between::new(Arc::new(it.memory.clone()), k, move || drop(prune(&other)));
+        let report = it.scene.over(Arc::new(storage)).check();
+        assert!(report.faults.is_empty(), "at call {k} of {}: {:?}", counting.calls(), report.faults);
+    }
 }
 
 /// Every stop of a collection: a program that ends, and a machine that loses what was not durable.
@@ -292,6 +333,29 @@ fn a_collection_that_stops_anywhere_costs_nothing_but_the_next() {
                 assert_sound(&after, &all, &format!("{when}, collected"));
             }
         }
+    }
+}
+
+/// Found by `tests/simulation.rs`: what a stopped collection had condemned was spared for ever once a writer had
+/// stored it too, whose copy is not enough.
+#[test]
+fn what_a_stopped_collection_has_condemned_and_a_writer_stores_again_is_collected() {
+    let it = Collision::new();
+    let writer = it.scene.writer();
+    let base = it.memory.snapshot();
+    let counting = Faulty::new(Arc::new(it.memory.clone()), Plan::none());
+    prune(&it.scene.over(Arc::new(counting.clone())));
+    for stop in 1..=counting.changes() {
+        it.memory.restore(base.clone());
+        let _ = fs::remove_dir_all(it.scene.cache());
+        let _ = fs::remove_dir_all(writer.cache());
+        let plan = Plan::crash_at(stop).last(LastChange::Done);
+        let _ = try_prune(&it.scene.over(Arc::new(Faulty::new(Arc::new(it.memory.clone()), plan))));
+        let again = writer.backup().id.to_string();
+        let all: Vec<_> = it.made.iter().cloned().chain([(again, it.second_tree.clone())]).collect();
+        let (after, when) = (it.beside(), format!("stopped at {stop} of {}", counting.changes()));
+        assert_nothing_left(&after, &it.memory, &when);
+        assert_sound(&after, &all, &when);
     }
 }
 

@@ -15,7 +15,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use crate::error::Result;
 use crate::id::{ChunkId, DescriptionId, PackId, SessionId};
 use crate::index::ChunkRow;
-use crate::monitor::Monitor;
+use crate::monitor::{Monitor, Severity};
 use crate::path::TreePath;
 use crate::repo::commits::SNAPSHOTS;
 use crate::repo::content::Reader;
@@ -98,6 +98,9 @@ pub struct Report {
     /// Packs and sessions that no snapshot needs, or that are not finished: not a fault.
     pub notes: Vec<String>,
 }
+
+/// How often it is looked again when there are faults, and others commit or collect meanwhile.
+const LOOKS_MAX: usize = 5;
 
 /// Files named for one fault by [`run`]; the rest are counted.
 const AFFECTED_NAMED_MAX: usize = 100;
@@ -228,7 +231,18 @@ pub fn run(reader: &Reader<'_>, options: &Options, monitor: &Monitor) -> Result<
 
 /// The same, naming that many files for a fault. All of them take as much memory as there are.
 pub fn run_naming(affected_max: usize, reader: &Reader<'_>, options: &Options, monitor: &Monitor) -> Result<Report> {
-    examine(affected_max, reader, options, &Choice::ByOptions, monitor)
+    let mut report = examine(affected_max, reader, options, &Choice::ByOptions, monitor)?;
+    let (mut outrun, mut looks) = (!report.faults.is_empty() && reader.is_outrun()?, 1);
+    while outrun && looks < LOOKS_MAX {
+        let message =
+            "others have committed or collected meanwhile, so what is missed may have been moved: looking again";
+        monitor.problem(Severity::Note, "check", message);
+        let again = Reader::without_cache(reader.repo())?;
+        report = examine(affected_max, &again, options, &Choice::ByOptions, monitor)?;
+        outrun = !report.faults.is_empty() && again.is_outrun()?;
+        looks += 1;
+    }
+    Ok(report)
 }
 
 /// Checks the structure of a repository and reads these packs, in their order, until it is `enough`, which is

@@ -10,7 +10,7 @@ use crate::id::SessionId;
 use crate::monitor::Monitor;
 use crate::repo::Repository;
 use crate::repo::content::Reader;
-use crate::repo::remake::looked_for;
+use crate::repo::remake::{Trust, looked_for};
 use crate::repo::snapshots::SnapshotInfo;
 
 /// How long a snapshot can be brought back, unless told otherwise.
@@ -26,6 +26,6 @@ pub fn run(repo: &Repository, snapshots: &[SnapshotInfo], undelete_secs: i64) ->
 /// Everything the tree names is looked for first, so it fails, rather than make a snapshot that lacks
 /// something, when a collection has begun to take it.
 pub fn undelete(reader: &Reader<'_>, info: &SnapshotInfo, monitor: &Monitor) -> Result<SessionId> {
-    looked_for(reader, &info.as_original(), monitor)
+    looked_for(reader, &info.as_original(), Trust::AsBefore, monitor)
         .context(|| format!("snapshot `{}` was not brought back", info.id().short()))
 }

@@ -32,7 +32,7 @@ use crate::storage::parallel::try_map;
 use ask::{Answers, Wait};
 use fold::Folded;
 use plan::{Limits, Plan};
-use survey::Survey;
+use survey::{Live, Survey};
 
 /// How long a writer may be silent before a collection asks it, unless told otherwise. A writer shows a sign
 /// of life each minute, and asking one that lives after all costs it little.
@@ -82,9 +82,9 @@ pub fn plan(repo: &Repository, options: &Options, monitor: &Monitor) -> Result<P
     if repo.keys.role != Role::Owner {
         return Err(not_an_owner());
     }
+    let plan = |survey: &Survey<'_>, live: &Live| survey.plan(live, &options.limits);
     let survey = Survey::look(repo, options.close_lost, monitor)?;
-    let live = survey.mark(monitor)?;
-    survey.plan(&live, &options.limits)
+    survey.settled(options.close_lost, monitor, plan).map(|(.., plan)| plan)
 }
 
 /// Collects garbage. What it deletes is in [`Report::plan`] before; `agree` is shown that and may refuse.
@@ -100,12 +100,12 @@ pub fn run(
     repo.refuse_if_behind()?;
     // G1 to G3.
     let logs_before = repo.load_logs(Lists::Settled)?;
-    let mut survey = Survey::look(repo, options.close_lost, monitor)?;
+    let survey = Survey::look(repo, options.close_lost, monitor)?;
     if !options.ignore_clock {
         survey.refuse_a_wrong_clock()?;
     }
-    let mut live = survey.mark(monitor)?;
-    let plan = survey.plan(&live, &options.limits)?;
+    let (mut survey, mut live, plan) =
+        survey.settled(options.close_lost, monitor, |survey, live| survey.plan(live, &options.limits))?;
     plan.refuse_too_much(&options.limits)?;
     agree(&plan)?;
     let notes = survey.notes_to_see();
@@ -116,9 +116,9 @@ pub fn run(
         report.packs_repacked = report.plan.repack.len() as u64;
         // What was rewritten has a place in the new packs; looked at afresh, since others went on meanwhile.
         let avoid = report.plan.repack.clone();
-        survey = Survey::look(repo, options.close_lost, monitor)?;
-        live = survey.mark(monitor)?;
-        garbage = survey.garbage(&live, &avoid)?;
+        (survey, live, garbage) =
+            Survey::look(repo, options.close_lost, monitor)?
+                .settled(options.close_lost, monitor, |survey, live| survey.garbage(live, &avoid))?;
     }
     let collection = Collection { repo, id: CollectionId::from_bytes(repo.world.random()) };
     let lost = survey.lost_sessions();
@@ -302,6 +302,12 @@ fn refused(outcome: Outcome) -> Result<()> {
         Outcome::Flagged => Err(Error::new(Kind::Failed, "another collection is under way and has asked this one")
             .hint("run the same command again when the other is done")),
     }
+}
+
+/// What was to be rewritten is gone: another collection has moved it.
+fn outrun() -> Error {
+    Error::new(Kind::Failed, "another collection is under way and has moved what this one was rewriting")
+        .hint("run the same command again when the other is done")
 }
 
 fn warn(monitor: &Monitor, object: &str, message: impl Into<String>) {

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use super::plan::Plan;
 use super::survey::{Live, Survey};
-use super::{Options, refused};
+use super::{Options, outrun, refused};
 use crate::error::{Error, Kind, Result};
 use crate::format::pack::FrameKind;
 use crate::format::session::CommitKind;
@@ -41,7 +41,9 @@ pub(super) fn run(survey: &Survey<'_>, live: &Live, plan: &Plan, options: &Optio
                     .and_then(|frame| copy(survey, frame, frames[span.start + ordinal], &mut builders, &mut writer));
             }
         });
-        outcome?;
+        if let Err(error) = outcome {
+            return Err(if reader.is_outrun()? { outrun() } else { error });
+        }
     }
     for (kind, builder) in &mut builders {
         if let Some(frame) = builder.take() {

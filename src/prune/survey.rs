@@ -18,6 +18,8 @@ use crate::repo::session::{SESSIONS, pack_name};
 use crate::repo::standing::Standing;
 use crate::repo::strays::Stray;
 
+/// How often it is looked again, when others collect at the same time.
+const LOOKS_MAX: usize = 5;
 /// How far this machine's clock may be behind the newest commit of an owner.
 const CLOCK_BEHIND_SECS_MAX: i64 = 24 * 3600;
 /// How far it may be ahead of it: a repository may rest for a while.
@@ -63,7 +65,8 @@ enum Keep<'f> {
     One(&'f Found),
     /// At each of these: no owner answers for any.
     All(Vec<&'f Found>),
-    /// Nowhere but in packs that another collection may delete, or in packs whose session may turn out void.
+    /// Nowhere, or as an owner's nowhere, but in packs that another collection may delete, or in packs whose
+    /// session may turn out void.
     Nowhere,
 }
 
@@ -104,6 +107,26 @@ impl<'r> Survey<'r> {
         };
         survey.look_at_strays(close_lost, monitor)?;
         Ok(survey)
+    }
+
+    /// Marks what is live, and asks of it what `then` does. Another collection may have moved what is live since
+    /// this look, and deleted where it was: then it is looked again, instead of saying that something is lost.
+    pub(super) fn settled<T>(
+        mut self,
+        close_lost: bool,
+        monitor: &Monitor,
+        then: impl Fn(&Self, &Live) -> Result<T>,
+    ) -> Result<(Self, Live, T)> {
+        let mut looks = 1;
+        loop {
+            match self.mark(monitor).and_then(|live| then(&self, &live).map(|value| (live, value))) {
+                Ok((live, value)) => return Ok((self, live, value)),
+                Err(error) if error.kind() == Kind::Refused && looks < LOOKS_MAX && self.reader.is_outrun()? => {}
+                Err(error) => return Err(error),
+            }
+            self = Self::look(self.reader.repo(), close_lost, monitor)?;
+            looks += 1;
+        }
     }
 
     /// Finds out whose the packs are that no segment names.
@@ -265,7 +288,7 @@ impl<'r> Survey<'r> {
         let usable = self.usable(|pack| !reader.collections().condemned.contains(pack));
         let trusted = self.trusted();
         let packs = reader.catalog().packs();
-        let damaged = &reader.collections().damaged;
+        let (damaged, condemned) = (&reader.collections().damaged, &reader.collections().condemned);
         reader.catalog().each_chunk(|rows| {
             if !live.has(rows) {
                 return each(rows, None);
@@ -277,10 +300,15 @@ impl<'r> Survey<'r> {
                 let pack = id_of(found);
                 (damaged.contains(&(found.row.id, pack)), avoid.contains(&pack), found.row.pack)
             });
-            let keep = match (best, places.is_empty()) {
-                (Some(best), _) => Keep::One(best),
-                (None, false) => Keep::All(places),
-                (None, true) => Keep::Nowhere,
+            // An owner's copy that another collection may delete is saved, even beside a writer's that stays:
+            // else that collection could never be finished (G6), for a writer's copy is not enough.
+            let to_save = |found: &Found| {
+                trusted[found.row.pack as usize] && self.is_there(found.row.pack) && condemned.contains(&id_of(found))
+            };
+            let keep = match best {
+                Some(best) => Keep::One(best),
+                None if places.is_empty() || rows.iter().any(to_save) => Keep::Nowhere,
+                None => Keep::All(places),
             };
             each(rows, Some(keep));
         });
@@ -432,8 +460,8 @@ impl<'r> Survey<'r> {
             // Nobody has committed, so what was live still is all that is, and lies where it lay.
             return Ok(self.needed(live, &fresh, collection, own));
         }
-        let live = fresh.mark(monitor)?;
-        Ok(fresh.needed(&live, &fresh, collection, own))
+        let needed = |fresh: &Survey<'_>, live: &Live| Ok(fresh.needed(live, fresh, collection, own));
+        fresh.settled(true, monitor, needed).map(|(.., needed)| needed)
     }
 
     /// The packs of `own` that hold a live chunk which is not safe elsewhere, by what `now` has seen.

@@ -394,7 +394,7 @@ fn make_snapshots_again(repo: &Repository, records: Records, report: &mut Report
             continue;
         }
         let reader = Reader::without_cache(repo)?;
-        match remake::looked_for(&reader, &snapshot, monitor) {
+        match remake::looked_for(&reader, &snapshot, remake::Trust::Own, monitor) {
             Ok(made) => saved.snapshot = Some(made),
             Err(error) if matches!(error.kind(), Kind::Damaged | Kind::Refused) => {
                 saved.left = Some(format!("its snapshot is not whole: {}", error.innermost()));

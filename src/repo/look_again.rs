@@ -12,6 +12,7 @@ use std::collections::HashSet;
 
 use super::Repository;
 use super::collections::Collections;
+use super::content::Reader;
 use super::import::{BATCH_ROWS, rows_of};
 use super::own_word::OwnWord;
 use super::session::{PACKS, pack_of};
@@ -20,6 +21,20 @@ use crate::id::PackId;
 use crate::index::{Catalog, Import, ImportPack, NewOrigin};
 use crate::storage::Listed;
 use crate::storage::parallel::try_map;
+
+impl Reader<'_> {
+    /// Whether somebody has committed or collected since this reader looked: what it misses may have been moved.
+    pub fn is_outrun(&self) -> Result<bool> {
+        let repo = self.repo();
+        let collections = repo.load_collections()?;
+        if collections.dead.len() > self.collections().dead.len() {
+            return Ok(true);
+        }
+        let mut commits = repo.load_commits(&mut repo.open_catalog())?;
+        commits.leave_out(&collections.void);
+        Ok(commits.headers.keys().any(|session| !self.commits().headers.contains_key(session)))
+    }
+}
 
 impl Repository {
     /// Where chunks lie in packs of which the index does not say it, or of which only a cache did.

@@ -86,15 +86,24 @@ pub fn would_be<R: ReadRepo + ?Sized>(
     trim(tree, ids, &info.snapshot.root, choice, &mut Nowhere(ids), Path::new(&spill), monitor)
 }
 
+/// Whom what a snapshot names is taken from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Trust {
+    /// From whom this credential would take it (W4).
+    Own,
+    /// From whomever, of a snapshot that was made and named it: the new one trusts whom that one trusted.
+    AsBefore,
+}
+
 /// Makes a snapshot that nothing live stands for: every chunk its tree names is looked for first, so it fails,
 /// rather than make one that lacks something, when a collection has begun to take it.
-pub fn looked_for(reader: &Reader<'_>, snapshot: &Snapshot, monitor: &Monitor) -> Result<SessionId> {
+pub fn looked_for(reader: &Reader<'_>, snapshot: &Snapshot, trust: Trust, monitor: &Monitor) -> Result<SessionId> {
     let repo = reader.repo();
     if repo.keys.role != Role::Owner {
         return Err(not_an_owner());
     }
     let session = Session::begin(repo)?;
-    let asking = Asking { session: &session, reader };
+    let asking = Asking { session: &session, reader, trust };
     if let Err(error) = asking.everything(snapshot, monitor) {
         session.withdraw();
         return Err(error);
@@ -106,6 +115,7 @@ pub fn looked_for(reader: &Reader<'_>, snapshot: &Snapshot, monitor: &Monitor) -
 struct Asking<'a, 'r> {
     session: &'a Session<'r>,
     reader: &'a Reader<'r>,
+    trust: Trust,
 }
 
 impl Asking<'_, '_> {
@@ -126,7 +136,11 @@ impl Asking<'_, '_> {
     }
 
     fn ask(&self, id: &ChunkId) -> Result<()> {
-        if self.session.may_reuse(id) {
+        let may = match self.trust {
+            Trust::Own => self.session.may_reuse(id),
+            Trust::AsBefore => self.session.may_name_again(id),
+        };
+        if may {
             return Ok(());
         }
         let what = format!("chunk `{}` is being collected or lost", id.short());

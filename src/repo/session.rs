@@ -66,7 +66,9 @@ pub struct Session<'r> {
     envelope: Vec<u8>,
     catalog: Catalog,
     commits: Commits,
-    /// By pack number: whether its chunks may be reused.
+    /// By pack number: whether it is there, of a session that counts, and no collection is about to take it.
+    safe: Vec<bool>,
+    /// By pack number: whether its chunks may be reused. It is safe, and who stored it is trusted.
     usable: Vec<bool>,
     collections: Collections,
     /// Sessions that a collection has asked and not answered for yet.
@@ -161,18 +163,14 @@ impl<'r> Session<'r> {
                 (counts, repo.trusts(&origin.credential))
             })
             .collect();
-        let usable = catalog
-            .packs()
-            .iter()
-            .map(|pack| {
-                // An owner who has read all of a pack stands for what is said of it here, whoever wrote it.
-                let origin = origins.get(pack.origin as usize);
-                origin.is_some_and(|(counts, trusted)| {
-                    *counts && (*trusted || collections.attested.contains_key(&pack.description))
-                }) && collections.spares(&pack.id)
-                    && stored.get(&pack.id) == Some(&u64::from(pack.stored_bytes))
-            })
-            .collect();
+        let looks = catalog.packs().iter().map(|pack| {
+            let (counts, trusted) = origins.get(pack.origin as usize).copied().unwrap_or_default();
+            let safe =
+                counts && collections.spares(&pack.id) && stored.get(&pack.id) == Some(&u64::from(pack.stored_bytes));
+            // An owner who has read all of a pack stands for what is said of it here, whoever wrote it.
+            (safe, safe && (trusted || collections.attested.contains_key(&pack.description)))
+        });
+        let (safe, usable) = looks.unzip();
         Ok(Self {
             repo,
             id,
@@ -180,6 +178,7 @@ impl<'r> Session<'r> {
             envelope,
             catalog,
             commits,
+            safe,
             usable,
             collections,
             asked,
@@ -248,9 +247,19 @@ impl<'r> Session<'r> {
     /// Whether a chunk may be reused: it lies in a usable session's pack that is there, whole,
     /// neither condemned nor dead, and not known to be damaged (W4).
     pub fn may_reuse(&self, id: &ChunkId) -> bool {
+        self.lies_in_one_of(&self.usable, id)
+    }
+
+    /// Whether a chunk of an earlier snapshot may be named in one that is made of it: it lies where it could be
+    /// reused, or somebody stored it whom only the earlier snapshot has to trust (W4).
+    pub fn may_name_again(&self, id: &ChunkId) -> bool {
+        self.lies_in_one_of(&self.safe, id)
+    }
+
+    fn lies_in_one_of(&self, packs: &[bool], id: &ChunkId) -> bool {
         self.catalog.lookup(id).any(|found| {
             let pack = found.row.pack as usize;
-            self.usable.get(pack).is_some_and(|usable| *usable)
+            packs.get(pack).is_some_and(|may| *may)
                 && (self.collections.damaged.is_empty()
                     || !self.collections.damaged.contains(&(*id, self.catalog.packs()[pack].id)))
         })

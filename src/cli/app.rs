@@ -292,7 +292,7 @@ impl App {
     pub(super) fn work(&self, what: &'static str) -> Work {
         let work = Work::begin(&self.console, &self.out, what);
         let (monitor, console) = (work.monitor().clone(), self.console.clone());
-        (self.on_interrupt)(Box::new(move || {
+        self.when_interrupted(Box::new(move || {
             monitor.stop();
             console.remark(Severity::Note, "stopping; once more to abort at once");
         }));

@@ -19,6 +19,7 @@ pub(super) fn show(time: Time, zone: &TimeZone) -> String {
 }
 
 /// The same as a part of a file's name, without what has a meaning in some: `2001-02-03T04-05-07`.
+#[cfg(feature = "mount")]
 pub(super) fn file_name(time: Time, zone: &TimeZone) -> String {
     zoned(time, zone).strftime("%Y-%m-%dT%H-%M-%S").to_string()
 }

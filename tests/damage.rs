@@ -100,7 +100,9 @@ fn index_segments() {
 /// Of the owner and of the writer: the first, on which all others rest, and the last, of which none speaks.
 #[test]
 fn commits() {
-    let names: Vec<_> = subject().snapshots.iter().map(|(id, _)| format!("snapshots/{id}")).collect();
+    // Held on to: the next would be made anew, with other names.
+    let subject = subject();
+    let names: Vec<_> = subject.snapshots.iter().map(|(id, _)| format!("snapshots/{id}")).collect();
     Matrix::new().run(&[names[0].clone(), names[2].clone(), names[3].clone(), names[5].clone()]);
 }
 

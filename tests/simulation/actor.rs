@@ -278,7 +278,14 @@ impl Actor {
             ..Limits::default()
         };
         let patience = Duration::from_secs(patience_secs);
-        let options = prune::Options { limits, packs: self.packs(), patience, ignore_clock: false, close_lost: false };
+        let options = prune::Options {
+            limits,
+            packs: self.packs(),
+            patience,
+            ignore_clock: false,
+            close_lost: false,
+            fold_from: 2,
+        };
         self.story.model().prune_begins();
         let result = self.open().and_then(|repo| prune::run(&repo, &options, &Monitor::silent(), |_| Ok(())));
         self.story.model().prune_ends();

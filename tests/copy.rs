@@ -425,7 +425,7 @@ fn a_snapshot_with_damage_is_named_and_not_made_and_others_are_copied() {
         let mut from = source();
         from.packs = tiny_packs(from.packs);
         from.backup();
-        fs::write(from.source().join("bad"), noise(500, 30_000)).unwrap();
+        fs::write(from.source().join("bad"), noise(500, 300_000)).unwrap();
         fs::create_dir(from.source().join("sub/also")).unwrap();
         fs::write(from.source().join("sub/also/bad"), noise(501, 30_000)).unwrap();
         from.backup();

@@ -189,7 +189,10 @@ impl Repository {
             }
             (listed, lists) = (again, lists + 1);
             if lists > LISTS_MAX {
-                return Err(Error::new(Kind::Failed, "cannot list the collections: what is there changes all the time"));
+                return Err(Error::new(
+                    Kind::Failed,
+                    "cannot list the collections: what is there changes all the time",
+                ));
             }
         };
         let Some(logs) = self.logs_of(&of_logs)? else { return Ok(None) };

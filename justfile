@@ -74,9 +74,14 @@ demo *ARGS:
 fuzz SECONDS="240":
     fuzz/run {{SECONDS}}
 
-# Every stop of every command, every cut of the power, a thousand kills. Not in CI.
+# Every stop of every command, every cut of the power, a thousand kills, an hour of stories. Not in CI.
 soak *ARGS:
-    ESKER_SOAK=1 cargo test --test crash --test kill --test power -- --nocapture {{ARGS}}
+    ESKER_SOAK=1 ESKER_SIM_SECS="${ESKER_SIM_SECS:-3600}" \
+        cargo test --test crash --test kill --test power --test simulation -- --nocapture {{ARGS}}
+
+# Backups beside collections in orders nobody has seen, for that many seconds; `ESKER_SIM_SEED` tells one again.
+sim SECONDS="600":
+    ESKER_SIM_SECS={{SECONDS}} cargo test --test simulation -- --nocapture
 
 # The collection protocol as a model: every order of steps in small scenes, and each rule broken. Half a minute.
 model *ARGS:

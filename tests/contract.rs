@@ -53,7 +53,7 @@ impl Scene {
         Self {
             creates_exactly: server.create_new == servers::CreateNew::Exact,
             // Some WebDAV servers remove the old object before they move the new one.
-            replaces_at_once: server.kind != "webdav",
+            replaces_at_once: !["webdav", "weak-s3"].contains(&&*server.kind),
             ..Self::around(storage, None)
         }
     }

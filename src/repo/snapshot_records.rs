@@ -1,7 +1,7 @@
 //! What snapshots say of themselves, remembered.
 //!
-//! To read one costs a request, a signature and two private key operations; to list a hundred thousand would
-//! take a minute. So the record is kept with the facts of the catalog, sealed to the credential that read it: a
+//! To read one costs a request, a signature and two private key operations: 0.8 ms, over a minute for a
+//! hundred thousand. So the record is kept with the facts of the catalog, sealed to the credential that read it: a
 //! cache says nothing to whoever finds it. It is kept for the commit's bytes by their hash, so it is of
 //! use only as long as the very same commit is in the storage.
 //!

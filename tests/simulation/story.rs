@@ -54,12 +54,14 @@ pub(crate) struct Story {
 
 impl Story {
     fn new(memory: &Memory, actors: usize, dice: &mut Dice, trouble: Trouble, now_secs: i64, model: Model) -> Self {
+        let some = |dice: &mut Dice, within: &[u64], counts: &[u64]| {
+            let (within, count) = (dice.pick(within), dice.pick(counts));
+            (0..count).map(|_| dice.below(within)).collect()
+        };
         let style = match dice.below(4) {
             0 => Style::Walk(dice.pick(&[1, 3, 10, 30, 100])),
-            1 => {
-                let (within, count) = (dice.pick(&[100, 400, 1000]), dice.pick(&[2, 4, 8]));
-                Style::Ranks((0..count).map(|_| dice.below(within)).collect())
-            }
+            1 => Style::Ranks(some(dice, &[100, 400, 1000], &[2, 4, 8])),
+            2 => Style::RanksAtSteps(some(dice, &[30, 100, 300], &[1, 2, 3, 5])),
             _ => Style::Steps(dice.pick(&[1, 2, 4, 8])),
         };
         let power_loss = (trouble == Trouble::PowerLoss)
@@ -228,6 +230,10 @@ fn afterwards(base: &Base, memory: &Memory, story: &Story, dir: &Path, dice: &mu
         memory.restore(content);
     }
     all_is_there(&owner, &quiet, "after the story");
+    // What follows takes longer than the story.
+    if !dice.one_in(8) {
+        return;
+    }
 
     // Two collections in peace leave nothing to be freed by a third, but perhaps what it can join, once. Where a
     // collection was stopped between a question and its sweep, what it asked stays uncertain (SPEC §13).

@@ -25,6 +25,8 @@ pub(crate) enum Style {
     Steps(u64),
     /// Who comes first goes on; at each of these turns who goes on becomes the last (probabilistic concurrency testing).
     Ranks(BTreeSet<u64>),
+    /// The same, counting only such calls.
+    RanksAtSteps(BTreeSet<u64>),
 }
 
 /// When the machine that all are on loses power, and whether the newest put outlasts it.
@@ -66,6 +68,7 @@ struct State {
     style: Style,
     power_loss: Option<PowerLoss>,
     turn: u64,
+    steps: u64,
     current: usize,
     /// Empty once the actor is done.
     actors: Vec<Option<Party>>,
@@ -99,6 +102,7 @@ impl Turns {
             style,
             power_loss,
             turn: 0,
+            steps: 0,
             actors: ranks,
             lowest_rank: 0,
             has_power: true,
@@ -154,6 +158,7 @@ impl Turns {
     fn turn<T>(&self, actor: usize, moment: Moment, call: impl FnOnce(&mut State) -> Result<T>) -> Result<T> {
         let mut state = self.wait(self.lock(), actor);
         state.turn += 1;
+        state.steps += u64::from(moment == Moment::Step);
         self.now_secs.fetch_add(1, Ordering::SeqCst);
         let turn = state.turn;
         if let Some(loss) = state.power_loss.take_if(|loss| loss.turn <= turn) {
@@ -188,9 +193,14 @@ impl State {
                 Some(if passes { self.dice.pick(&there) } else { actor })
             }
             (Style::Walk(_) | Style::Steps(_), None) => Some(self.dice.pick(&there)),
-            (Style::Ranks(changes), after) => {
+            (Style::Ranks(changes) | Style::RanksAtSteps(changes), after) => {
+                let is_due = match (&self.style, after) {
+                    (Style::RanksAtSteps(_), Some((_, Moment::Step))) => changes.contains(&self.steps),
+                    (Style::RanksAtSteps(_), _) => false,
+                    _ => changes.contains(&self.turn),
+                };
                 if let Some((actor, moment)) = after
-                    && (moment == Moment::Sleep || changes.contains(&self.turn))
+                    && (moment == Moment::Sleep || is_due)
                 {
                     self.lowest_rank -= 1;
                     self.actors[actor].as_mut()?.rank = self.lowest_rank;

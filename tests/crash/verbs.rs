@@ -346,7 +346,7 @@ pub(crate) const CASES: &[Case] = &[
         ..PLAIN
     },
     Case { page: "esker-status", name: "", run: |machine| done(&machine.esker(["status"])), ..READS },
-    Case { page: "esker-audit", name: "", run: |machine| done(&machine.esker(["audit"])), ..READS },
+    Case { page: "esker-audit-verify", name: "the list", run: |machine| done(&machine.esker(["audit"])), ..READS },
     Case { page: "esker-audit-verify", name: "", run: |machine| done(&machine.esker(["audit", "verify"])), ..READS },
     Case { page: "esker-key-list", name: "", run: |machine| done(&machine.esker(["key", "list"])), ..READS },
     Case {

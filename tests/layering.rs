@@ -17,10 +17,6 @@ const LAYERS: &[&[&str]] = &[
     &["repo"],
     &["source"],
     &[
-        "backup", "restore", "check", "dump", "ls", "find", "diff", "mount", "stats", "forget", "prune", "copy", "tag",
-        "rewrite", "repair", "sessions",
-    ],
-    &[
         "backup", "restore", "check", "scrub", "dump", "ls", "find", "diff", "mount", "stats", "forget", "prune",
         "copy", "tag", "rewrite", "repair", "sessions",
     ],

@@ -345,6 +345,9 @@ pub(crate) const CASES: &[Case] = &[
         run: |machine| done(&machine.esker(["repair", "snapshots", "--forget"])),
         ..PLAIN
     },
+    Case { page: "esker-find", name: "", run: |machine| done(&machine.esker(["find", "file-3"])), ..READS },
+    Case { page: "esker-diff", name: "", run: |machine| done(&machine.esker(["diff", "latest~1", "latest"])), ..READS },
+    Case { page: "esker-sessions", name: "", run: |machine| done(&machine.esker(["sessions"])), ..READS },
     Case { page: "esker-status", name: "", run: |machine| done(&machine.esker(["status"])), ..READS },
     Case { page: "esker-audit-verify", name: "the list", run: |machine| done(&machine.esker(["audit"])), ..READS },
     Case { page: "esker-audit-verify", name: "", run: |machine| done(&machine.esker(["audit", "verify"])), ..READS },
@@ -518,6 +521,7 @@ pub(crate) const HARMLESS: &[(&str, Result<&[&str], &str>)] = &[
     ("esker-completions", Ok(&["completions", "bash"])),
     ("esker-version", Ok(&["version"])),
     ("esker-man", Ok(&["man", "pages"])),
+    ("esker-mount", Err("reads as `ls` and `dump` do, until it is stopped")),
     ("esker-demo", Err("works in a directory of its own, and removes it")),
 ];
 

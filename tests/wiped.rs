@@ -29,7 +29,6 @@ use nix::libc::SYS_write;
 use rustix::fs::OFlags;
 use rustix::process::{Pid, Signal, kill_process};
 use rustix::pty::OpenptFlags;
-use rustix::termios::LocalModes;
 
 #[path = "support/needles.rs"]
 mod needles;
@@ -276,61 +275,29 @@ fn a_password_and_what_was_made_of_it_are_gone_once_the_repository_is_open() {
     scene.opened(command).has_none(&keys, "ESKER_PASSWORD");
 }
 
-/// A terminal, and the keyboard that goes with it.
-struct Terminal {
-    keyboard: File,
-    terminal: File,
-}
-
-impl Terminal {
-    fn new() -> Self {
-        let keyboard = rustix::pty::openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY).unwrap();
-        rustix::pty::grantpt(&keyboard).unwrap();
-        rustix::pty::unlockpt(&keyboard).unwrap();
-        let path = rustix::pty::ptsname(&keyboard, Vec::new()).unwrap();
-        let terminal = OpenOptions::new().read(true).write(true).open(path.to_str().unwrap()).unwrap();
-        Self { keyboard: keyboard.into(), terminal }
-    }
-
-    /// The program at this terminal, which `setsid` makes its own.
-    fn command<'a>(&self, scene: &Scene, args: impl IntoIterator<Item = &'a str>) -> Command {
-        let mut command = scene.prepared(Command::new("setsid"), ["--ctty", env!("CARGO_BIN_EXE_esker")]);
-        command.args(args).stdin(self.terminal.try_clone().unwrap()).stdout(Stdio::null());
-        command
-    }
-
-    /// Types this once it is asked for.
-    #[track_caller]
-    fn answer(&mut self, prompt: &str, keys: &str) {
-        let mut shown = vec![0; prompt.len()];
-        self.keyboard.read_exact(&mut shown).unwrap();
-        assert_eq!(shown, prompt.as_bytes());
-        self.keyboard.write_all(keys.as_bytes()).unwrap();
-    }
-
-    /// It has shown nothing more than that a line has ended, and works as before.
-    #[track_caller]
-    fn is_as_before(&mut self) {
-        let mut shown = [0; 100];
-        let length = self.keyboard.read(&mut shown).unwrap();
-        assert_eq!(&shown[..length], b"\r\n");
-        let modes = rustix::termios::tcgetattr(&self.terminal).unwrap().local_modes;
-        assert!(modes.contains(LocalModes::ECHO | LocalModes::ICANON | LocalModes::ISIG), "{modes:?}");
-    }
-}
-
+/// `setsid` gives the program a terminal of its own.
 #[test]
 fn a_typed_password_is_not_shown_and_is_gone_once_the_repository_is_open() {
     let Some(scene) = Scene::new() else { return };
-    let mut terminal = Terminal::new();
+    let keyboard = rustix::pty::openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY).unwrap();
+    rustix::pty::grantpt(&keyboard).unwrap();
+    rustix::pty::unlockpt(&keyboard).unwrap();
+    let path = rustix::pty::ptsname(&keyboard, Vec::new()).unwrap();
+    let path = Path::new(path.to_str().unwrap());
+    let terminal = OpenOptions::new().read(true).write(true).open(path).unwrap();
+    let mut keyboard = File::from(keyboard);
+
     let fifo = OpenOptions::new().read(true).write(true).open(scene.path("fifo")).unwrap();
     let (stderr, writer) = std::io::pipe().unwrap();
-    let held = scene.held_backup();
-    let mut command = terminal.command(&scene, held.iter().map(String::as_str));
-    let mut child = command.stderr(writer).spawn().unwrap();
+    let mut command = scene.prepared(Command::new("setsid"), ["--ctty", env!("CARGO_BIN_EXE_esker")]);
+    command.args(scene.held_backup()).stdin(terminal.try_clone().unwrap()).stderr(writer).stdout(Stdio::null());
+    let mut child = command.spawn().unwrap();
     drop(command);
+    let mut shown = vec![0; "password: ".len()];
+    keyboard.read_exact(&mut shown).unwrap();
+    assert_eq!(shown, b"password: ");
     let (head, tail) = PASSWORD.split_at(PASSWORD.len() / 2);
-    terminal.answer("password: ", &format!("{head}\x1b[Dxy\x7f\x7f{tail}\r"));
+    keyboard.write_all(format!("{head}\x1b[Dxy\x7f\x7f{tail}\r").as_bytes()).unwrap();
     wait_for(&mut BufReader::new(stderr), "held\n");
     let image = Image::of(&child);
     kill_process(pid(&child), Signal::KILL).unwrap();
@@ -338,17 +305,13 @@ fn a_typed_password_is_not_shown_and_is_gone_once_the_repository_is_open() {
     drop(fifo);
     image.has_none(&scene.of_password(PASSWORD), "typed");
     image.has_keys_of(&scene.open(PASSWORD), "typed");
-    terminal.is_as_before();
-}
 
-#[test]
-fn an_interrupt_instead_of_a_password_ends_the_program_and_leaves_the_terminal_as_it_was() {
-    let Some(scene) = Scene::new() else { return };
-    let mut terminal = Terminal::new();
-    let mut child = terminal.command(&scene, ["snapshots"]).spawn().unwrap();
-    terminal.answer("password: ", "half a pass\x03");
-    assert_eq!(child.wait().unwrap().signal(), Some(Signal::INT.as_raw()));
-    terminal.is_as_before();
+    let mut shown = [0; 100];
+    let length = keyboard.read(&mut shown).unwrap();
+    assert_eq!(&shown[..length], b"\r\n", "only that the line has ended");
+    let modes = rustix::termios::tcgetattr(&terminal).unwrap().local_modes;
+    use rustix::termios::LocalModes as Modes;
+    assert!(modes.contains(Modes::ECHO | Modes::ICANON | Modes::ISIG), "the terminal is as it was: {modes:?}");
 }
 
 #[test]

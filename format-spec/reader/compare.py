@@ -594,7 +594,11 @@ def esker_reads_what_the_text_says_to_write(world):
         )
         session = forged.commit(below, outside=outside).hex()
         small.esker("check", "--read-data")
-        world.reader("check", small.at, *small.key)
+        # One directory in a dozen repositories has a name that a writer would begin a node with; this one has
+        # all names in one node, which is read like any other.
+        out, err, _ = world.reader("check", small.at, *small.key, code=None)
+        faults = [line for line in (out + err).splitlines() if line]
+        assert all(line.endswith("is cut elsewhere") or ": " not in line for line in faults), faults
         found = []
         for restore in (small.esker, lambda *them: world.reader(them[0], small.at, *small.key, *them[1:4:2])):
             found.append(world.new_target())

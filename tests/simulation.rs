@@ -88,6 +88,7 @@ fn no_interleaving_loses_a_snapshot_or_leaves_garbage() {
             })
         }
     };
+    #[allow(clippy::print_stderr, reason = "how long a soak was is for people")]
     eprintln!("{count} stories, {turns} turns, {:.1} s", began.elapsed().as_secs_f64());
     assert!(faults.is_empty(), "of {count} stories:\n{}", faults.join("\n"));
 }

@@ -71,6 +71,7 @@ fn number(name: &str) -> Option<u64> {
 }
 
 #[test]
+#[allow(clippy::print_stderr, reason = "how long a soak was is for people")]
 fn no_interleaving_loses_a_snapshot_or_leaves_garbage() {
     let drawn = AtomicU64::new(0);
     let draw = || drawn.fetch_add(1, Ordering::Relaxed);
@@ -88,7 +89,6 @@ fn no_interleaving_loses_a_snapshot_or_leaves_garbage() {
             })
         }
     };
-    #[allow(clippy::print_stderr, reason = "how long a soak was is for people")]
     eprintln!("{count} stories, {turns} turns, {:.1} s", began.elapsed().as_secs_f64());
     assert!(faults.is_empty(), "of {count} stories:\n{}", faults.join("\n"));
 }

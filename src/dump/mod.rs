@@ -1,6 +1,6 @@
 //! Dump: the bytes of one file, or a directory as an archive, to a stream.
 //!
-//! [`fetch`](crate::repo::fetch) reads ahead: while one batch of chunks is being written, the frames of the next are
+//! [`fetch`] reads ahead: while one batch of chunks is being written, the frames of the next are
 //! read by several threads. Nothing is written that has not been checked against its id, so a
 //! damaged file ends the dump at the damage with an error, after only right bytes.
 

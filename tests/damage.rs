@@ -125,7 +125,8 @@ fn change_records_of_machines_without_a_disk() {
 /// Every single pack, not only some of them: what a lost one takes with it is known path by path.
 #[test]
 fn any_pack_that_is_lost() {
-    let all: Vec<_> = subject().packs.values().flatten().cloned().collect();
+    let subject = subject();
+    let all: Vec<_> = subject.packs.values().flatten().cloned().collect();
     let mut matrix = Matrix::new();
     matrix.damages = vec![Damage::Deleted];
     matrix.run(&all);

@@ -5,8 +5,8 @@
 //! the storage who goes on (`turns.rs`). Some stories have crashes (the last change lost, done or torn; what was killed
 //! is begun again), failing calls or a loss of power. A model knows what each snapshot that was reported as made
 //! must hold, and what may be gone by when it was forgotten. Afterwards every snapshot must restore to what the
-//! model says, `check --read-data` be clean, what was forgotten be there while it may be brought back; two quiet
-//! collections must leave nothing that nothing needs, and nothing at all once everything is forgotten.
+//! model says and `check --read-data` be clean. One story in eight goes on: two quiet collections must leave nothing
+//! that nothing needs, what may be brought back must come back, and once all is forgotten no pack may be left.
 //!
 //! `ESKER_SIM_SEED` tells one story again; `ESKER_SIM_SECS` or `ESKER_SIM_COUNT` makes it a soak with seeds nobody
 //! has seen.

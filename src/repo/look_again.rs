@@ -30,7 +30,8 @@ impl Reader<'_> {
         if collections.dead.len() > self.collections().dead.len() {
             return Ok(true);
         }
-        let mut commits = repo.load_commits(&mut repo.open_catalog())?;
+        // Not from the cache: what has become unreadable is there still, and nobody has committed it since.
+        let mut commits = repo.load_commits(&mut Catalog::temporary())?;
         commits.leave_out(&collections.void);
         Ok(commits.headers.keys().any(|session| !self.commits().headers.contains_key(session)))
     }

@@ -13,6 +13,7 @@
 //! | [`repo`] | a repository: access, sessions, packs, snapshots |
 //! | [`source`] | reading a file system |
 //! | [`backup`], [`restore`], [`check`], [`scrub`], [`dump`], [`ls`], [`find`], [`diff`], [`mount`], [`stats`], [`forget`], [`prune`], [`copy`], [`tag`], [`rewrite`], [`repair`], [`sessions`] | one verb each |
+//! | [`service`] | jobs and their schedules, watching, metrics, alerts, those who are told |
 //! | [`cli`] | the command line |
 //! | [`fuzzing`] | doors for the targets of `fuzz/`, no part of the API |
 
@@ -43,6 +44,8 @@ pub mod repo;
 pub mod restore;
 pub mod rewrite;
 pub mod scrub;
+#[cfg(feature = "service")]
+pub mod service;
 pub mod sessions;
 pub mod source;
 pub mod stats;

@@ -1,0 +1,17 @@
+//! The service: what should happen, when, and who is told.
+//!
+//! [`plan`] is what is configured, worked out: jobs, each a command line of this program, when they
+//! run, and for whom. [`history`] is what is remembered of each job on this machine. Between the two stand
+//! [`schedule`] and [`watch`] (when), [`dispatch`] (what may begin now), [`serve`] (the process that
+//! lives), [`facts`] (is what was promised kept?), and what tells of it: [`metrics`], [`alerts`] and
+//! [`notify`].
+//!
+//! The service runs no verb itself. It is given a [`runner::Runner`] that runs a command line in this process as
+//! if it had been typed, with the repository already unlocked. So whatever a verb can do a job can do, and
+//! `esker job run NAME` by cron does what the service does.
+
+pub mod alerts;
+pub mod facts;
+pub mod history;
+pub mod plan;
+pub mod runner;

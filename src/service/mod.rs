@@ -14,4 +14,6 @@ pub mod alerts;
 pub mod facts;
 pub mod history;
 pub mod plan;
+pub mod run;
 pub mod runner;
+pub mod shelf;

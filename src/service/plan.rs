@@ -44,6 +44,8 @@ pub struct Settings {
     pub size_change: f64,
     /// How long an alert that goes on is not told again.
     pub repeat: Duration,
+    /// The notifiers told of what is about no job; all without a list.
+    pub notify: Option<Vec<String>>,
 }
 
 impl Default for Settings {
@@ -59,6 +61,7 @@ impl Default for Settings {
             success_over: Duration::from_secs(7 * 86_400),
             size_change: 50.0,
             repeat: Duration::from_secs(4 * 3600),
+            notify: None,
         }
     }
 }

@@ -13,5 +13,9 @@
 pub mod alerts;
 pub mod facts;
 pub mod history;
+pub mod http;
+pub mod metrics;
 pub mod plan;
 pub mod runner;
+pub mod status;
+pub mod textfile;

@@ -2,8 +2,7 @@
 //!
 //! Nothing is asked of who asks, so it listens on loopback unless told otherwise, and there it answers only to names of
 //! loopback: a web page that has its own name point here (DNS rebinding) is refused. A connection is for one request,
-//! which may be 16 KiB long and has [`LIFETIME`] to be sent and answered; at most [`CONNECTIONS_MAX`] are open, and others
-//! wait in the system's queue. So slow clients cost little and go away by themselves. It runs in a thread of its own:
+//! which may be so long and take so long as [`Limits`] says; only so many are open, and others wait in the system's queue. So slow clients cost little and go away by themselves. It runs in a thread of its own:
 //! what happens here stops no backup.
 
 use std::future::Future;
@@ -26,12 +25,23 @@ use tokio::time::{Sleep, sleep, timeout};
 
 use crate::error::{Error, Kind, Result};
 
-/// How long a connection lasts at most.
-pub const LIFETIME: Duration = Duration::from_secs(15);
-/// How many connections are open at a time.
-pub const CONNECTIONS_MAX: usize = 32;
-/// The longest request, in bytes.
-pub const REQUEST_MAX: usize = 16 * 1024;
+/// What a client may take.
+#[derive(Debug, Clone, Copy)]
+pub struct Limits {
+    /// How long a connection lasts at most.
+    pub lifetime: Duration,
+    /// How many are open at a time.
+    pub connections: usize,
+    /// The longest request, in bytes.
+    pub request: usize,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self { lifetime: Duration::from_secs(15), connections: 32, request: 16 * 1024 }
+    }
+}
+
 /// How long a stop waits for answers that are being sent.
 const PATIENCE: Duration = Duration::from_secs(2);
 
@@ -88,7 +98,7 @@ impl Drop for Server {
 /// # Errors
 ///
 /// When the address is not this machine's, or somebody else has it.
-pub fn start(address: SocketAddr, source: Arc<dyn Source>) -> Result<Server> {
+pub fn start(address: SocketAddr, source: Arc<dyn Source>, limits: Limits) -> Result<Server> {
     let failed = |error: io::Error| {
         let hint = match error.kind() {
             io::ErrorKind::AddrInUse => format!(
@@ -116,7 +126,7 @@ pub fn start(address: SocketAddr, source: Arc<dyn Source>) -> Result<Server> {
     let answers = Arc::new(Answers { only_loopback: address.ip().is_loopback(), source });
     let serve = async move {
         let (quiet, quieted) = oneshot::channel::<()>();
-        let listener = Listener { inner, free: Arc::new(Semaphore::new(CONNECTIONS_MAX)) };
+        let listener = Listener { inner, free: Arc::new(Semaphore::new(limits.connections)), limits };
         let serving = axum::serve(listener, Router::new().fallback(answer).with_state(answers))
             .with_graceful_shutdown(async move { drop(quieted.await) });
         let serving = tokio::spawn(async move { serving.await });
@@ -203,6 +213,7 @@ fn is_loopback(host: &str) -> bool {
 struct Listener {
     inner: TcpListener,
     free: Arc<Semaphore>,
+    limits: Limits,
 }
 
 impl axum::serve::Listener for Listener {
@@ -215,7 +226,7 @@ impl axum::serve::Listener for Listener {
                 unreachable!("the semaphore is never closed")
             };
             match self.inner.accept().await {
-                Ok((stream, from)) => return (Connection::new(stream, permit), from),
+                Ok((stream, from)) => return (Connection::new(stream, permit, self.limits), from),
                 // Descriptors may be used up; they come back. Anything else is the peer's doing.
                 Err(_) => sleep(Duration::from_millis(100)).await,
             }
@@ -236,8 +247,8 @@ struct Connection {
 }
 
 impl Connection {
-    fn new(stream: TcpStream, permit: OwnedSemaphorePermit) -> Self {
-        Self { stream, ends: Box::pin(sleep(LIFETIME)), left: REQUEST_MAX, _permit: permit }
+    fn new(stream: TcpStream, permit: OwnedSemaphorePermit, limits: Limits) -> Self {
+        Self { stream, ends: Box::pin(sleep(limits.lifetime)), left: limits.request, _permit: permit }
     }
 
     fn is_over(&mut self, context: &mut Context<'_>) -> io::Result<()> {

@@ -114,8 +114,8 @@ fn seen<'a>(facts: &'a Facts<'a>, repository: &str) -> Option<&'a Seen> {
     facts.repositories.iter().find(|store| store.name == repository)?.seen.as_ref()
 }
 
-/// The jobs of a kind that are about a backup job: those that follow from it, and those that are about its repository as a
-/// whole.
+/// The jobs of some kinds that are about a backup job: those that follow from it, and those that follow from none and are
+/// about its repository as a whole.
 fn about<'a>(facts: &'a Facts<'a>, of: &'a JobFacts<'a>, kinds: &'a [Kind]) -> impl Iterator<Item = &'a JobFacts<'a>> {
     facts.jobs.iter().filter(move |other| {
         let whole = other.job.of.is_none() && other.job.repository == of.job.repository;
@@ -136,7 +136,10 @@ fn standing<'a>(facts: &'a Facts<'a>, job: &'a JobFacts<'a>) -> Standing<'a> {
     let restore = good_drill.map(drill_seconds);
 
     let seen_here = seen(facts, &job.job.repository);
-    let checked_ms = about(facts, job, &[Kind::Check, Kind::Scrub])
+    // Whoever's promise they keep, they verify the repository.
+    let checks = facts.jobs.iter().filter(|other| matches!(other.job.kind, Kind::Check | Kind::Scrub));
+    let checked_ms = checks
+        .filter(|check| check.job.repository == job.job.repository)
         .filter_map(|check| check.history.last_success.as_ref())
         .map(|run| run.ended_ms)
         .max();
@@ -362,7 +365,7 @@ fn protection_json(standing: &Standing<'_>) -> Value {
         "rto_met": standing.rto.kept,
         "places": places.collect::<Vec<_>>(),
         "places_held": standing.held(),
-        "places_target": standing.copies.target,
+        "places_target": standing.copies.target.map(|places| places as u64),
         "places_met": standing.copies.kept,
         "offsite": standing.places.iter().any(|place| place.offsite && place.newest_ms.is_some()),
         "last_verified": standing.verified_ms.map(time),
@@ -446,7 +449,12 @@ pub fn status_lines(facts: &Facts<'_>) -> Vec<String> {
 
 /// What is wrong besides the backup jobs; nothing of it by itself makes them unsafe.
 fn other_problems<'a>(facts: &'a Facts<'a>) -> impl Iterator<Item = String> + 'a {
-    let failed = facts.jobs.iter().filter(|job| job.job.kind != Kind::Backup && job.job.enabled).filter_map(|job| {
+    // Of backups and their drills it was said.
+    let is_other = |job: &&JobFacts<'_>| {
+        let said = job.job.kind == Kind::Backup || (job.job.kind == Kind::Drill && job.job.of.is_some());
+        job.job.enabled && !said
+    };
+    let failed = facts.jobs.iter().filter(is_other).filter_map(|job| {
         let run = job.last().filter(|_| job.history.failures > 0)?;
         let why = run.message.as_deref().map_or_else(|| run.outcome.name().to_owned(), one_line);
         Some(format!("{}: the last run failed: {why}", plain(&job.job.name)))

@@ -14,7 +14,7 @@ fn a_table_says_who_is_safe() {
     insta::assert_snapshot!(lines(&scene), @r"
     Job     Safe  Last success  RPO        RTO            Places           Verified  Drill   Next run
     infra   yes   29m 48s       30m of 1h  1m 30s of 10m  2 of 2, offsite  1d 23h    4d 23h  running
-    photos  yes   23h 59m       1d         -              1                never     never   in 3h 5m
+    photos  yes   23h 59m       1d         -              1                1d 23h    never   in 3h 5m
 
     all 2 jobs are safe
     ");
@@ -44,7 +44,7 @@ fn each_broken_promise_is_a_sentence() {
     insta::assert_snapshot!(lines(&scene), @r"
     Job     Safe  Last success  RPO          RTO         Places  Verified  Drill    Next run
     infra   NO    1d 1h         1d 2h of 1h  20m of 10m  1 of 2  1d 23h    39d 23h  in 3h 5m
-    photos  NO    never         -            -           0       never     never    in 3h 5m
+    photos  NO    never         -            -           0       1d 23h    never    in 3h 5m
 
     infra: what is safe is 1d 2h old, and may be 1h (RPO)
     infra: it failed once since it last succeeded: the storage is full
@@ -56,7 +56,6 @@ fn each_broken_promise_is_a_sentence() {
     infra: 2 objects of its repository are known to be damaged
     photos: it has never succeeded
     photos: 2 objects of its repository are known to be damaged
-    infra:drill: the last run failed: the storage is full
     infra: changes are not seen at once: too many directories
     repository main: it does not answer
     the changed configuration is not in use: line 3: no such key

@@ -18,4 +18,5 @@ pub mod metrics;
 pub mod plan;
 pub mod runner;
 pub mod status;
+pub mod systemd;
 pub mod textfile;

@@ -13,7 +13,13 @@
 pub mod alerts;
 pub mod facts;
 pub mod history;
+#[cfg(feature = "service")]
+pub mod http;
+pub mod metrics;
 pub mod plan;
 pub mod run;
 pub mod runner;
 pub mod shelf;
+pub mod status;
+pub mod systemd;
+pub mod textfile;

@@ -17,6 +17,7 @@ use super::storage_args::StorageArgs;
 use super::text::parse_bytes;
 use crate::check::ReadData;
 use crate::chunk::compress::Level;
+use crate::service::history::Trigger;
 
 /// Encrypted, deduplicated backups.
 #[derive(Debug, Parser)]
@@ -741,6 +742,9 @@ pub(super) enum JobVerb {
         /// Run what follows from a job after its success, too
         #[arg(long)]
         follow: bool,
+        /// Why they run, for the record
+        #[arg(long, hide = true, default_value = "hand")]
+        trigger: Trigger,
     },
 }
 

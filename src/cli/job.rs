@@ -17,7 +17,7 @@ use crate::error::{Error, Kind};
 use crate::monitor::Severity;
 use crate::service::history::{History, Outcome, Run, Trigger};
 use crate::service::plan::{Job, Plan, When};
-use crate::service::run::{Machine, millis};
+use crate::service::run::{Machine, millis, once};
 use crate::service::runner::Stop;
 use crate::service::shelf::Shelf;
 use crate::world::Time;
@@ -26,7 +26,7 @@ pub(super) fn run(app: &App, args: &JobArgs) -> Result<()> {
     let configured = Arc::new(Configured::load(app)?);
     match &args.verb {
         JobVerb::List => list(app, &configured.plan),
-        JobVerb::Run { names, follow } => run_jobs(app, &configured, names, *follow),
+        JobVerb::Run { names, follow, trigger } => run_jobs(app, &configured, names, *follow, trigger),
     }
 }
 
@@ -54,7 +54,7 @@ fn named<'p>(plan: &'p Plan, name: &str) -> Result<&'p Job> {
     .into())
 }
 
-fn run_jobs(app: &App, configured: &Arc<Configured>, names: &[String], follow: bool) -> Result<()> {
+fn run_jobs(app: &App, configured: &Arc<Configured>, names: &[String], follow: bool, trigger: &Trigger) -> Result<()> {
     let plan = configured.plan.clone();
     let mut jobs = names.iter().map(|name| named(&plan, name)).collect::<Result<Vec<_>>>()?;
     let runner = InProcess::new(app, configured.clone());
@@ -74,8 +74,9 @@ fn run_jobs(app: &App, configured: &Arc<Configured>, names: &[String], follow: b
                 tell(&format!("{}: the niceness {nice} was refused: {error}", job.name));
             }
         }
-        let run = match once(&machine, &shelf, job, Trigger::Hand, &stop)? {
-            Some(run) => run,
+        let unheld = |error| Error::new(Kind::Failed, format!("cannot hold job `{}`", job.name)).because(error);
+        let run = match once(&machine, &shelf, job, *trigger, None, &stop).map_err(unheld)? {
+            Some((run, _)) => run,
             None => return Err(Error::new(Kind::Refused, format!("job `{}` is being run already", job.name)).into()),
         };
         tell_run(app, job, &run)?;
@@ -97,27 +98,6 @@ fn run_jobs(app: &App, configured: &Arc<Configured>, names: &[String], follow: b
         0 => Ok(()),
         code => Err(Fail::Code(code, Error::new(Kind::Failed, what))),
     }
-}
-
-/// Runs a job, if nobody else does, and remembers it.
-pub(super) fn once(
-    machine: &Machine<'_>,
-    shelf: &Shelf,
-    job: &Job,
-    trigger: Trigger,
-    stop: &Stop,
-) -> Result<Option<Run>> {
-    let failed = |error| Error::new(Kind::Failed, format!("cannot hold job `{}`", job.name)).because(error);
-    let Some(held) = shelf.hold(&job.name).map_err(failed)? else { return Ok(None) };
-    let (mut history, told) = shelf.begin(&job.name, millis(machine.world.now()), trigger);
-    told.iter().for_each(|line| (machine.tell)(line));
-    let run = machine.run(job, trigger, stop);
-    history.add(run.clone());
-    if let Err(error) = shelf.save(&job.name, &history) {
-        (machine.tell)(&format!("that job `{}` ran is not remembered: {error}", job.name));
-    }
-    drop(held);
-    Ok(Some(run))
 }
 
 fn tell_run(app: &App, job: &Job, run: &Run) -> Result<()> {

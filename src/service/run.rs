@@ -2,15 +2,16 @@
 
 use std::collections::BTreeMap;
 use std::ffi::{OsStr, OsString};
-use std::io::Read;
+use std::io::{self, Read};
 use std::process::{Command, Stdio};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use super::history::{Outcome, Run, Trigger};
+use super::history::{History, Outcome, Run, Trigger};
 use super::plan::{Job, Kind};
 use super::runner::{Answer, Call, Runner, Stop};
+use super::shelf::Shelf;
 use crate::world::{Time, World};
 
 /// How long a hook may take when its job says nothing.
@@ -163,6 +164,31 @@ impl Machine<'_> {
         let said = run_command(command, job.timeout.unwrap_or(HOOK_TIMEOUT), stop);
         said.map_err(|why| format!("`{}`: {why}", program.to_string_lossy()))
     }
+}
+
+/// Runs a job, if nobody else does, and remembers it: the run, and all that is remembered.
+///
+/// # Errors
+///
+/// When nobody can tell whether the job is being run.
+pub fn once(
+    machine: &Machine<'_>,
+    shelf: &Shelf,
+    job: &Job,
+    trigger: Trigger,
+    scheduled_ms: Option<i64>,
+    stop: &Stop,
+) -> io::Result<Option<(Run, History)>> {
+    let Some(held) = shelf.hold(&job.name)? else { return Ok(None) };
+    let (mut history, told) = shelf.begin(&job.name, machine.now_ms(), trigger, scheduled_ms);
+    told.iter().for_each(|line| (machine.tell)(line));
+    let run = machine.run(job, trigger, stop);
+    history.add(run.clone());
+    if let Err(error) = shelf.save(&job.name, &history) {
+        (machine.tell)(&format!("that job `{}` ran is not remembered: {error}", job.name));
+    }
+    drop(held);
+    Ok(Some((run, history)))
 }
 
 /// Whether another try may end better: not so for a wrong command line, a wrong key, a refusal.

@@ -73,7 +73,7 @@ impl Shelf {
     }
 
     /// Begins a run of a job that is held: one of which only the beginning is known was killed, and is put down as that.
-    pub fn begin(&self, job: &str, now_ms: i64, trigger: Trigger) -> (History, Vec<String>) {
+    pub fn begin(&self, job: &str, now_ms: i64, trigger: Trigger, scheduled_ms: Option<i64>) -> (History, Vec<String>) {
         let (mut history, told) = self.load(job, now_ms);
         let mut told: Vec<String> = told.into_iter().collect();
         if let Some(began) = history.running_since_ms {
@@ -91,6 +91,7 @@ impl Shelf {
             });
         }
         history.running_since_ms = Some(now_ms);
+        history.scheduled_ms = scheduled_ms.max(history.scheduled_ms);
         if let Err(error) = self.save(job, &history) {
             told.push(format!("that job `{job}` runs is not remembered: {error}"));
         }
@@ -126,16 +127,16 @@ mod tests {
     fn what_was_remembered_comes_back_and_a_killed_run_is_put_down() {
         let dir = tempfile::tempdir().unwrap();
         let shelf = Shelf::open(dir.path()).unwrap();
-        let (mut history, told) = shelf.begin("states", 1000, Trigger::Hand);
+        let (mut history, told) = shelf.begin("states", 1000, Trigger::Hand, Some(900));
         assert_eq!((history.since_ms, history.running_since_ms, told.len()), (1000, Some(1000), 0));
         history.add(run(1000, Outcome::Success));
         shelf.save("states", &history).unwrap();
         assert_eq!(shelf.load("states", 9), (history, None));
         // Begun, and never ended.
-        shelf.begin("states", 5000, Trigger::Schedule);
-        let (history, _) = shelf.begin("states", 9000, Trigger::Schedule);
+        shelf.begin("states", 5000, Trigger::Schedule, None);
+        let (history, _) = shelf.begin("states", 9000, Trigger::Schedule, None);
         assert_eq!(history.totals, [(Outcome::Success, 1), (Outcome::Interrupted, 1)].into());
-        assert_eq!(history.last().unwrap().began_ms, 5000);
+        assert_eq!((history.last().unwrap().began_ms, history.scheduled_ms), (5000, Some(900)));
         assert_eq!((history.failures, history.last_success.unwrap().began_ms), (0, 1000));
     }
 

@@ -15,3 +15,4 @@ pub mod facts;
 pub mod history;
 pub mod plan;
 pub mod runner;
+pub mod schedule;

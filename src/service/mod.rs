@@ -11,6 +11,8 @@
 //! `esker job run NAME` by cron does what the service does.
 
 pub mod alerts;
+pub mod debounce;
+pub mod dispatch;
 pub mod facts;
 pub mod history;
 pub mod plan;

@@ -414,7 +414,9 @@ impl Entry {
             return entry;
         }
         if let Some(last) = last.filter(|last| !last.outcome.is_success()) {
-            let due = Due { since: last.began_ms, trigger: Trigger::CatchUp, urgent: false };
+            let failed = history.runs.iter().rev().take_while(|run| !run.outcome.is_success());
+            let since = failed.last().map_or(last.began_ms, |first| first.began_ms);
+            let due = Due { since, trigger: Trigger::CatchUp, urgent: false };
             if last.outcome == Outcome::Interrupted {
                 entry.due = Some(due);
             } else if entry.rules.protects {
@@ -426,9 +428,9 @@ impl Entry {
             entry.due = Some(Due { since, trigger: Trigger::CatchUp, urgent: false }.with(entry.due));
         }
         // What was known before a schedule was ever looked at is the first thing that is remembered.
-        let since = history.scheduled_ms.or(entry.last_begin).or(Some(history.since_ms).filter(|ms| *ms > 0));
+        let since = history.scheduled_ms.or(Some(history.since_ms).filter(|ms| *ms > 0)).or(entry.last_begin);
         if let Some(since) = since.filter(|_| catch_up) {
-            let missed = entry.rules.schedules.iter().filter_map(|schedule| schedule.last_before(now, since)).min();
+            let missed = entry.rules.next_after(since).filter(|missed| *missed <= now);
             if let Some(missed) = missed {
                 entry.owe(missed, Trigger::CatchUp);
             }
@@ -548,7 +550,7 @@ impl Entry {
             let at = now.saturating_add(self.rules.pause(self.failures));
             self.retry = Some(Retry { at, due: covers }).filter(|_| self.rules.enabled);
         }
-        if outcome != Outcome::Interrupted {
+        if outcome.is_success() || (outcome != Outcome::Interrupted && !self.rules.protects) {
             self.scheduled = Some(began);
         }
     }

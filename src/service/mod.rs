@@ -18,3 +18,4 @@ pub mod history;
 pub mod plan;
 pub mod runner;
 pub mod schedule;
+pub mod watch;

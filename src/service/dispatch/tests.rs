@@ -123,6 +123,8 @@ struct Model {
     covered: (Option<i64>, Option<i64>),
     /// Whether the last run failed: it is then the pause that says when.
     failed: bool,
+    /// Whether its schedule became another one: after a restart nothing knows of the old one.
+    rewritten: bool,
     running: Option<(i64, i64, Outcome)>,
     starts: Vec<i64>,
 }
@@ -237,6 +239,7 @@ impl Sim {
         let job = self.plan.jobs.get_mut(name).unwrap();
         if self.random.one_in(2) && !job.when.schedule.is_empty() {
             job.when.schedule = vec![format!("every {}s", 30 + self.random.below(600))];
+            self.models.get_mut(name).unwrap().rewritten = true;
         } else {
             job.enabled = !job.enabled;
             if !job.enabled {
@@ -259,7 +262,8 @@ impl Sim {
                 self.histories.get_mut(&name).unwrap().running_since_ms = Some(began);
                 let model = self.models.get_mut(&name).unwrap();
                 model.running = None;
-                model.occurrence = earlier(model.occurrence, model.covered.0);
+                let (occurrence, _) = std::mem::take(&mut model.covered);
+                model.occurrence = earlier(model.occurrence, occurrence);
             } else {
                 self.end(&name, Outcome::Interrupted, began);
             }
@@ -269,6 +273,9 @@ impl Sim {
         for (name, model) in &mut self.models {
             // What was asked for or seen is gone with the process; watches look at everything when they begin.
             model.other = None;
+            if std::mem::take(&mut model.rewritten) {
+                model.occurrence = None;
+            }
             model.failed = self.histories[name].failures > 0 || killed;
         }
         self.dispatcher = Dispatcher::new(&self.plan, &self.histories, self.now, 1).unwrap();

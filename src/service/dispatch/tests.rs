@@ -273,7 +273,7 @@ impl Sim {
         for (name, model) in &mut self.models {
             // What was asked for or seen is gone with the process; watches look at everything when they begin.
             model.other = None;
-            if std::mem::take(&mut model.rewritten) {
+            if std::mem::take(&mut model.rewritten) || !self.plan.jobs[name].enabled {
                 model.occurrence = None;
             }
             model.failed = self.histories[name].failures > 0 || killed;

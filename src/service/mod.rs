@@ -11,6 +11,8 @@
 //! `esker job run NAME` by cron does what the service does.
 
 pub mod alerts;
+pub mod debounce;
+pub mod dispatch;
 pub mod facts;
 pub mod history;
 #[cfg(feature = "service")]
@@ -23,3 +25,5 @@ pub mod shelf;
 pub mod status;
 pub mod systemd;
 pub mod textfile;
+pub mod schedule;
+pub mod watch;

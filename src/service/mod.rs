@@ -13,5 +13,6 @@
 pub mod alerts;
 pub mod facts;
 pub mod history;
+pub mod notify;
 pub mod plan;
 pub mod runner;

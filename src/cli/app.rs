@@ -203,6 +203,8 @@ impl App {
             Verb::Demo(args) => super::demo::run(self, args),
             Verb::Stats(args) => super::stats::run(self, args),
             Verb::Cache(args) => super::cache::run(self, args),
+            #[cfg(feature = "service")]
+            Verb::Serve => super::serve::run(self),
             Verb::Job(args) => super::job::run(self, args),
             Verb::Config(args) => super::config::run(self, args),
             Verb::Completions(args) => super::about::completions(self, args),

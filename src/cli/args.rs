@@ -147,6 +147,9 @@ pub(super) enum Verb {
     Demo(DemoArgs),
     /// List and clear what is kept locally of repositories
     Cache(CacheArgs),
+    /// Run the jobs of the configuration when they are due, measure, and tell who should know
+    #[cfg(feature = "service")]
+    Serve,
     /// Run or list the jobs of the configuration
     Job(JobArgs),
     /// Check the configuration, or show what comes of it

@@ -63,6 +63,8 @@ mod runner;
 mod safety;
 mod scrub;
 mod scrub_args;
+#[cfg(feature = "service")]
+mod serve;
 mod sessions;
 mod snapshots;
 mod stats;

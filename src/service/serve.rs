@@ -19,7 +19,8 @@ use super::facts::{Facts, JobFacts, Seen, StoreFacts};
 use super::history::{History, Outcome, Run, Trigger};
 use super::http::{self, Server};
 use super::metrics::{self, Process};
-use super::notify::{Ping, Queue, Signal as PingSignal};
+use super::notify::queue::Queue;
+use super::notify::{Ping, Signal as PingSignal};
 use super::plan::{Job, Kind, Plan};
 use super::run::{Machine, millis, once};
 use super::runner::{Runner, Stop};
@@ -37,8 +38,6 @@ const LOOK: (Duration, Duration) = (Duration::from_secs(5), Duration::from_secs(
 const LOOK_SHARE: u32 = 20;
 /// How often the text file is written.
 const TEXTFILE: Duration = Duration::from_secs(15);
-/// How long an alert has to be away before it is told to be over.
-const SETTLE: Duration = Duration::from_secs(120);
 /// How long the last messages are tried at the end.
 const LAST_WORDS: Duration = Duration::from_secs(15);
 
@@ -226,7 +225,8 @@ impl Service {
         let plan = inputs.configuration.plan.clone();
         let tell = inputs.tell.clone();
         let histories = histories(&plan, &inputs.shelf, started_ms, &*tell);
-        let seed = u64::from_le_bytes(*blake3::hash(inputs.host.as_bytes()).as_bytes().first_chunk().expect("32 bytes"));
+        let seed =
+            u64::from_le_bytes(*blake3::hash(inputs.host.as_bytes()).as_bytes().first_chunk().expect("32 bytes"));
         let dispatcher = Dispatcher::new(&plan, &histories, started_ms, seed).map_err(wrong)?;
         let read = |name: &str| std::fs::read(inputs.shelf.path(name)).ok();
         let parsed = |name: &str| read(name).and_then(|bytes| serde_json::from_slice::<Value>(&bytes).ok());
@@ -336,9 +336,10 @@ impl Service {
 
     fn until_next(&self) -> Duration {
         let state = lock(&self.state);
-        let wake = state.dispatcher.wake_ms().map_or(TICK.1, |at| {
-            Duration::from_millis(u64::try_from(at.saturating_sub(self.now_ms())).unwrap_or(0))
-        });
+        let wake = state
+            .dispatcher
+            .wake_ms()
+            .map_or(TICK.1, |at| Duration::from_millis(u64::try_from(at.saturating_sub(self.now_ms())).unwrap_or(0)));
         wake.min(tick(&state.plan)).max(Duration::from_millis(1))
     }
 
@@ -433,7 +434,8 @@ impl Service {
         let job = state.plan.jobs.get(name).cloned();
         let queue = state.queue.as_ref();
         if let (Some(job), Some(run), Some(queue)) = (&job, &run, queue) {
-            let body = run.message.clone().unwrap_or_else(|| format!("{} in {:.1} s", run.outcome.name(), run.seconds()));
+            let body =
+                run.message.clone().unwrap_or_else(|| format!("{} in {:.1} s", run.outcome.name(), run.seconds()));
             let signal = match run.outcome {
                 Outcome::Success | Outcome::Warning => Some(PingSignal::Success),
                 Outcome::Interrupted => None,
@@ -497,7 +499,9 @@ impl Service {
         };
         let never = Look::default();
         let due = used.into_iter().filter(|name| is_due(self.looks.get(*name).unwrap_or(&never)));
-        let Some(name) = due.min_by_key(|name| self.looks.get(*name).and_then(|look| look.last)).cloned() else { return };
+        let Some(name) = due.min_by_key(|name| self.looks.get(*name).and_then(|look| look.last)).cloned() else {
+            return;
+        };
         let look = self.looks.entry(name.clone()).or_default();
         (look.running, look.wanted) = (true, false);
         let (runner, stop, events) = (self.inputs.runner.clone(), self.stop.child(), self.events.0.clone());
@@ -560,7 +564,7 @@ impl Service {
         let mut state = lock(&self.state);
         let alerts = state.with_facts(now_ms, evaluate);
         let repeat = state.plan.settings.repeat;
-        let settle = least_rpo(&state.plan).map_or(SETTLE, |rpo| rpo.min(SETTLE));
+        let settle = state.plan.settings.settle;
         let messages = state.book.update(alerts, now_ms, repeat, settle);
         let plan = state.plan.clone();
         for message in &messages {
@@ -635,7 +639,8 @@ impl Service {
             detail = short.to_string();
         }
         let used: BTreeSet<String> = plan.jobs.values().map(|job| job.repository.clone()).collect();
-        let (runner, tell, digest) = (self.inputs.runner.clone(), self.inputs.tell.clone(), configuration.digest.clone());
+        let (runner, tell, digest) =
+            (self.inputs.runner.clone(), self.inputs.tell.clone(), configuration.digest.clone());
         let work = move || {
             let mut all = true;
             for repository in used {

@@ -94,7 +94,8 @@ impl Reading<'_> {
                 }
                 Cell::Text(word)
             }
-            Form::Texts | Form::Schedule => Cell::Texts(self.texts(name, value)?),
+            Form::Texts => Cell::Texts(self.texts(name, value)?),
+            Form::Schedule => Cell::Schedule(self.texts(name, value)?),
             Form::Length => Cell::Length(Duration::from_secs(self.parsed_text(name, value, parse_age)?)),
             Form::Size => Cell::Number(self.parsed_text(name, value, parse_bytes)?),
             Form::Number(least, most) => {

@@ -9,7 +9,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use super::document::{Document, Fault, JobTable, Settings, Value, arguments, masked_url};
-use super::keys::{Table, Task};
+use super::keys::{Cell, Table, Task};
 use super::schema::Schema;
 use crate::service::alerts::Severity;
 use crate::service::plan::{Channel, Hooks, Job, Kind, Notifier, Plan, Settings as Service, Store, Tier, Watch, When};
@@ -77,6 +77,7 @@ fn service(table: &Table) -> Service {
         success_over: length("success-over").unwrap_or(usual.success_over),
         size_change: table.percent("size-change").copied().unwrap_or(usual.size_change),
         repeat: length("repeat").unwrap_or(usual.repeat),
+        settle: length("settle").unwrap_or(usual.settle),
         notify: table.has("notify").then(|| table.texts("notify")),
     }
 }
@@ -140,7 +141,7 @@ impl<'d> Making<'d> {
             _ => &["command"],
         };
         for (key, (at, _)) in &table.cells {
-            if !takes.contains(key) && !["kind", "least", "template"].contains(key) {
+            if !takes.contains(key) && !["kind", "least", "template", "ca-file"].contains(key) {
                 self.fault(*at, format!("`{key}` is nothing for a notifier of kind `{kind}`"));
             }
         }
@@ -174,7 +175,13 @@ impl<'d> Making<'d> {
             Some("critical") => Severity::Critical,
             _ => Severity::Warning,
         };
-        Some(Notifier { channel, least, template: table.text("template").cloned() })
+        let (template, ca_file) = (table.text("template").cloned(), table.path("ca-file").cloned());
+        let notifier = Notifier { channel, least, template, ca_file };
+        #[cfg(feature = "service")]
+        if let Err(why) = crate::service::notify::template::check(&notifier) {
+            self.fault(table.at("template"), why);
+        }
+        Some(notifier)
     }
 
     /// The flags that settings come to, and what is positional.
@@ -218,9 +225,9 @@ impl<'d> Making<'d> {
             args.push("--".into());
             args.append(&mut positional);
         }
-        let mut schedule = table.texts("schedule");
+        let mut schedule = table.schedule("schedule");
         if schedule.is_empty() && kind == Kind::Backup {
-            schedule = promises.map(|tier| tier.texts("schedule")).unwrap_or_default();
+            schedule = promises.map(|tier| tier.schedule("schedule")).unwrap_or_default();
         }
         let watch = (kind == Kind::Backup).then(|| self.watch(given, rpo)).flatten();
         let job = Job {
@@ -420,6 +427,35 @@ impl<'d> Making<'d> {
         }
     }
 
-    /// Whether schedules make sense.
+    /// Whether schedules and the time zone make sense.
+    #[cfg(feature = "service")]
+    fn schedules(&mut self) {
+        use crate::service::schedule::Schedule;
+        use jiff::tz::TimeZone;
+        let document = self.document;
+        let zone = match document.service.text("time-zone").map(|name| TimeZone::get(name)) {
+            Some(Err(error)) => return self.fault(document.service.at("time-zone"), format!("`time-zone`: {error}")),
+            Some(Ok(zone)) => zone,
+            None => TimeZone::UTC,
+        };
+        let tables = document.tiers.values().chain(document.jobs.values().map(|job| &job.table));
+        let tables = tables.chain(document.repositories.values().map(|place| &place.store));
+        for table in tables {
+            for (at, cell) in table.cells.values() {
+                let schedules = match cell {
+                    Cell::Task(task) => &task.schedule,
+                    Cell::Schedule(schedules) => schedules,
+                    _ => continue,
+                };
+                for schedule in schedules {
+                    if let Err(why) = Schedule::parse(schedule, &zone) {
+                        self.fault(*at, why);
+                    }
+                }
+            }
+        }
+    }
+
+    #[cfg(not(feature = "service"))]
     fn schedules(&mut self) {}
 }

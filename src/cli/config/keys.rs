@@ -66,6 +66,7 @@ pub(super) enum Form {
 pub(super) enum Cell {
     Text(String),
     Texts(Vec<String>),
+    Schedule(Vec<String>),
     Length(Duration),
     Number(u64),
     Signed(i64),
@@ -122,6 +123,7 @@ impl Table {
         task Task Task;
         flags Flags Settings;
         texts_at Texts Vec<String>;
+        schedule_at Schedule Vec<String>;
         paths_at Paths Vec<PathBuf>;
         commands_at Commands Vec<Vec<OsString>>;
         founds_at Founds BTreeMap<String, Found>;
@@ -129,6 +131,10 @@ impl Table {
 
     pub(super) fn texts(&self, key: &str) -> Vec<String> {
         self.texts_at(key).cloned().unwrap_or_default()
+    }
+
+    pub(super) fn schedule(&self, key: &str) -> Vec<String> {
+        self.schedule_at(key).cloned().unwrap_or_default()
     }
 
     pub(super) fn commands(&self, key: &str) -> Vec<Vec<OsString>> {
@@ -161,6 +167,7 @@ pub(super) const SERVICE: &[Key] = &[
     key("success-over", Form::Length, "The time that share is taken over; 7d by default"),
     key("size-change", Form::Percent, "Change in size from one snapshot to the next that is told; 50 by default"),
     key("repeat", Form::Length, "How long an alert that goes on is not told again; 4h by default"),
+    key("settle", Form::Length, "How long an alert has to be away until it is over; 5m by default"),
     key("notify", Form::Texts, "The notifiers that are told of what is about no job; all by default"),
 ];
 
@@ -233,4 +240,5 @@ pub(super) const NOTIFIER: &[Key] = &[
     key("command", Form::Command, "Of command: run with the alert as JSON on its standard input"),
     key("least", Form::Word(&["info", "warning", "critical"]), "The least severity that is told; warning by default"),
     key("template", Form::Text, "The message, in minijinja's language"),
+    key("ca-file", Form::Path, "Certificates of who vouches for the server, in PEM, besides the system's"),
 ];

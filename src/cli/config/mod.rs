@@ -51,7 +51,7 @@ const SYSTEM_FILE: &str = "/etc/esker/esker.toml";
 const DEFAULT_PROFILE: &str = "default";
 
 /// Verbs that need no configuration, and so must not fail for one.
-const WITHOUT: [&str; 6] = ["completions", "config", "demo", "job", "man", "version"];
+const WITHOUT: [&str; 7] = ["completions", "config", "demo", "job", "man", "serve", "version"];
 
 /// A command line with what is configured.
 #[derive(Debug, Default)]
@@ -136,6 +136,8 @@ pub(super) struct Configured {
     pub(super) path: PathBuf,
     /// What is to be done.
     pub(super) plan: Arc<Plan>,
+    /// The hash of the file's text.
+    pub(super) digest: String,
     document: Document,
     schema: Schema,
 }
@@ -159,7 +161,8 @@ impl Configured {
         }
         warnings.extend(file.warning(&document));
         warnings.iter().for_each(|warning| app.console.remark(Severity::Warning, warning));
-        Ok(Self { path: file.path, plan: Arc::new(plan), document, schema })
+        let digest = blake3::hash(file.text.as_bytes()).to_hex().to_string();
+        Ok(Self { path: file.path, plan: Arc::new(plan), digest, document, schema })
     }
 
     /// The command line of a call: with how its repositories are reached. `global` comes before what is configured
@@ -183,6 +186,12 @@ impl Configured {
         let to_options = target.map(|target| target.options.clone()).unwrap_or_default();
         let by = Some(format!("`{}`", self.path.display()));
         Ok(Added { args, options: place.options.clone(), to_options, warnings: Vec::new(), by })
+    }
+
+    /// Places of repositories that are directories here.
+    pub(super) fn local_places(&self) -> impl Iterator<Item = &Path> {
+        let urls = self.document.repositories.values().filter_map(|place| place.url.as_deref());
+        urls.map(Path::new).filter(|url| url.is_absolute())
     }
 
     fn place(&self, name: &str) -> Result<&document::Place> {

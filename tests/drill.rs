@@ -108,6 +108,7 @@ fn a_snapshot_that_is_whole_passes_and_is_said_to_have_wherever_one_looks() {
 
     // A later one of the same snapshot counts, and the record is kept when it is folded into a log.
     machine.esker(["drill", "--max-duration", "0s"]).fails(4);
+    assert!(machine.esker(["status"]).fails(4).err().contains("the last drill"));
     machine.esker(["prune", "--fold-from", "1"]).success();
     assert_eq!(snapshots(&machine)[2]["restoration_tested"]["result"], "too_slow");
 }

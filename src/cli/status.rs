@@ -105,6 +105,12 @@ pub(super) fn run(app: &App, args: &StatusArgs) -> Result<()> {
         );
         return Err(Fail::Code(4, Error::new(Kind::Damaged, what).hint("to see what that affects, run `esker check`")));
     }
+    // Until one has passed again.
+    if let Some(Drilled { drill, .. }) = drilled.filter(|drilled| !drilled.drill.result.is_passed()) {
+        let what = format!("the last drill, of snapshot `{}`, did not pass", drill.snapshot.short());
+        let hint = format!("to see why, run `esker drill {}`", drill.snapshot.short());
+        return Err(Fail::Code(4, Error::new(Kind::Failed, what).hint(hint)));
+    }
     Ok(())
 }
 

@@ -361,7 +361,9 @@ impl<R: ReadRepo> Work<'_, R> {
         // Holes and hard links take nothing; that is found out where it matters.
         let bytes = if whole <= free.bytes { whole } else { self.bytes_needed(entry) };
         let short = match free.files {
-            _ if bytes > free.bytes => format!("about {bytes} bytes are needed, and {} are free", free.bytes),
+            _ if bytes > free.bytes => {
+                format!("about {} MiB are needed, and {} are free", bytes.div_ceil(1 << 20), free.bytes >> 20)
+            }
             Some(files) if entries > files => format!("{entries} entries are needed, and {files} can be made"),
             _ => return Ok(()),
         };

@@ -36,6 +36,11 @@ pub enum Outcome {
 }
 
 impl Outcome {
+    /// Whether what was tried came back as it should.
+    pub fn is_passed(self) -> bool {
+        matches!(self, Self::Passed | Self::Incomplete)
+    }
+
     /// As programs read it.
     pub fn name(self) -> &'static str {
         match self {

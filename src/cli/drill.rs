@@ -301,7 +301,7 @@ fn summary(
             "owners_tried": report.privileged,
             "seconds_restore": report.restore_time.as_secs_f64(),
             "seconds_verify": report.verify_time.as_secs_f64(),
-            "seconds_check": report.check.is_some().then(|| report.check_time.as_secs_f64()),
+            "seconds_check": report.check.is_some().then_some(report.check_time.as_secs_f64()),
             "seconds_total": report.total_time.as_secs_f64(),
             "seconds_max": args.max_duration,
             "check": check,

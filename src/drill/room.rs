@@ -282,8 +282,8 @@ mod tests {
         symlink(base.path(), top.join("out")).unwrap();
         fs::create_dir_all(top.join("shut/inner")).unwrap();
         fs::write(top.join("shut/inner/file"), "x").unwrap();
-        fs::set_permissions(top.join("shut/inner"), fs::Permissions::from_mode(0)).unwrap();
-        fs::set_permissions(top.join("shut"), fs::Permissions::from_mode(0)).unwrap();
+        fs::set_permissions(top.join("shut/inner"), fs::Permissions::from_mode(0o000)).unwrap();
+        fs::set_permissions(top.join("shut"), fs::Permissions::from_mode(0o000)).unwrap();
         let mut at = rustix::fs::open(&top, OFlags::RDONLY | OFlags::DIRECTORY, Mode::empty()).unwrap();
         for _ in 0..3000 {
             rustix::fs::mkdirat(&at, "deep", Mode::RWXU).unwrap();
@@ -330,7 +330,7 @@ mod tests {
         fs::create_dir(base.path().join("victim")).unwrap();
         fs::write(base.path().join("victim/file"), "x").unwrap();
         let room = Room::make(base.path(), &World::seeded(3), false).unwrap();
-        fs::rename(room.path(), base.path().join("stolen")).unwrap();
+        rustix::fs::rename(room.path(), base.path().join("stolen")).unwrap();
         symlink("victim", room.path()).unwrap();
         fs::create_dir(room.restored()).unwrap();
         fs::write(room.restored().join("data"), "x").unwrap();

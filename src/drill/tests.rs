@@ -118,7 +118,7 @@ fn every_way_in_which_what_came_back_may_differ_is_found() {
             fs::copy(&path, &new).unwrap();
             let time = fs::metadata(&path).unwrap().modified().unwrap();
             fs::File::options().write(true).open(&new).unwrap().set_modified(time).unwrap();
-            fs::rename(new, path).unwrap();
+            rustix::fs::rename(new, path).unwrap();
         }),
         ("Links /alone", |at| fs::hard_link(at.join("alone"), at.join("docs/again")).unwrap()),
     ];

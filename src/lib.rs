@@ -13,6 +13,7 @@
 //! | [`repo`] | a repository: access, sessions, packs, snapshots |
 //! | [`source`] | reading a file system |
 //! | [`backup`], [`restore`], [`check`], [`scrub`], [`dump`], [`ls`], [`find`], [`diff`], [`mount`], [`stats`], [`forget`], [`prune`], [`copy`], [`tag`], [`rewrite`], [`repair`], [`sessions`] | one verb each |
+//! | [`drill`] | restore, compare and check, in one |
 //! | [`service`] | jobs and their schedules, watching, metrics, alerts, those who are told |
 //! | [`cli`] | the command line |
 //! | [`fuzzing`] | doors for the targets of `fuzz/`, no part of the API |
@@ -24,6 +25,7 @@ pub mod cli;
 pub mod copy;
 pub mod crypto;
 pub mod diff;
+pub mod drill;
 pub mod dump;
 pub mod error;
 pub mod find;

@@ -127,7 +127,7 @@ fn help_lists_the_verbs_that_work_and_no_other() {
     let help = Machine::new().esker(["--help"]).success().out();
     let verbs = help.split("Commands:\n").nth(1).unwrap().split("\n\n").next().unwrap();
     let verbs: Vec<_> = verbs.lines().filter_map(|line| line.split_whitespace().next()).collect();
-    let expected = "init backup snapshots ls find diff restore dump mount check scrub parity stats forget undelete prune copy \
+    let expected = "init backup snapshots ls find diff restore dump mount drill check scrub parity stats forget undelete prune copy \
                     tag rewrite audit status sessions key repair demo cache config completions man version";
     assert_eq!(verbs.join(" "), expected);
     for verb in verbs {

@@ -20,6 +20,7 @@ const LAYERS: &[&[&str]] = &[
         "backup", "restore", "check", "scrub", "dump", "ls", "find", "diff", "mount", "stats", "forget", "prune",
         "copy", "tag", "rewrite", "repair", "sessions",
     ],
+    &["drill"],
     &["service"],
     &["cli"],
     &["fuzzing"],

@@ -189,6 +189,7 @@ impl App {
             Verb::Sessions(args) => super::sessions::run(self, args),
             Verb::Restore(args) => super::restore::run(self, args),
             Verb::Dump(args) => super::dump::run(self, args),
+            Verb::Drill(args) => super::drill::run(self, args),
             Verb::Check(args) => super::check::run(self, args),
             Verb::Scrub(args) => super::scrub::run(self, args),
             Verb::Parity(args) => super::parity::run(self, args),

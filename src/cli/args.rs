@@ -10,6 +10,7 @@ use std::path::PathBuf;
 use clap::{Parser, Subcommand, ValueEnum};
 
 use super::copy_args::CopyArgs;
+use super::drill_args::DrillArgs;
 use super::remake_args::{RepairSnapshotsArgs, RewriteArgs, TagArgs};
 use super::retention_args::{ForgetArgs, PruneArgs, UndeleteArgs};
 use super::scrub_args::{ParityArgs, ScrubArgs, parse_parity};
@@ -84,6 +85,10 @@ pub(super) struct Global {
     /// Go on although this storage is older than what was seen before
     #[arg(long, global = true, help_heading = GLOBAL)]
     pub(super) accept_rollback: bool,
+    /// Write down in the repository what is about to be read (restore, dump, mount, ls, find, diff, copy, drill);
+    /// what cannot be written down is refused [env: ESKER_AUDIT]
+    #[arg(long, global = true, help_heading = GLOBAL)]
+    pub(super) audit: bool,
     /// How many threads work [default: one for each core]
     #[arg(long, global = true, value_name = "N", help_heading = GLOBAL, value_parser = clap::value_parser!(u32).range(1..=1024))]
     pub(super) threads: Option<u32>,
@@ -113,6 +118,8 @@ pub(super) enum Verb {
     /// Show snapshots as directories, read-only, until it is unmounted
     #[cfg(feature = "mount")]
     Mount(MountArgs),
+    /// Try a restore: in a directory of its own, compared, timed, and removed again
+    Drill(Box<DrillArgs>),
     /// Find out whether everything is there and undamaged
     Check(CheckArgs),
     /// Read stored data again, longest unread first, and repair what is damaged
@@ -493,9 +500,15 @@ pub(super) struct MountArgs {
 
 #[derive(Debug, clap::Args)]
 pub(super) struct AuditArgs {
-    /// Only what happened since then: a date, a time, or an age such as `7d`
-    #[arg(long, value_name = "TIME")]
+    /// Only what happened at or after TIME: a date, a time, or an age such as `7d`
+    #[arg(long, visible_alias = "after", value_name = "TIME")]
     pub(super) since: Option<String>,
+    /// Only what happened at or before TIME
+    #[arg(long, value_name = "TIME")]
+    pub(super) before: Option<String>,
+    /// Only what is called so in JSON: `restore`, `key_added`, `drill`; repeat for any of several
+    #[arg(long, value_name = "NAME", value_delimiter = ',')]
+    pub(super) action: Vec<String>,
     #[command(subcommand)]
     pub(super) verb: Option<AuditVerb>,
 }

@@ -1,39 +1,44 @@
 //! `audit`: what happened, who did it, and whether anything was taken out of that.
 
+use std::time::Duration;
+
 use serde_json::{Value, json};
 
 use super::app::App;
 use super::args::{AuditArgs, AuditVerb};
-use super::fail::{Fail, Result, usage};
+use super::fail::{Fail, Result};
 use super::json as objects;
-use super::time::{DayEnd, parse, rfc3339};
-use super::{place, text};
+use super::time::{DayEnd, rfc3339};
+use super::{audited, choose, place, text};
 use crate::error::{Error, Kind};
 use crate::format::session::CommitKind;
 use crate::id::CredentialId;
 use crate::repo::Repository;
 use crate::repo::content::Reader;
+use crate::repo::drills::{DRILL, Drill};
 use crate::repo::history::{Event, What};
 use crate::world::Time;
 
 pub(super) fn run(app: &App, args: &AuditArgs) -> Result<()> {
-    let since = args.since.as_deref().map(|since| {
-        parse(since, app.world.now(), &app.time_zone, DayEnd::First)
-            .map_err(|why| usage(format!("cannot use `--since {since}`: {why}")))
-    });
-    let since = since.transpose()?;
+    let since = choose::moment(app, "--since", args.since.as_ref(), DayEnd::First)?;
+    let before = choose::moment(app, "--before", args.before.as_ref(), DayEnd::Last)?;
     let repository = place::repository(app)?;
     let reader = Reader::new(&repository)?;
     app.tell_faults(&reader);
+    let wanted = |event: &Event| {
+        since.is_none_or(|since| event.time_secs >= since.secs)
+            && before.is_none_or(|before| event.time_secs <= before.secs)
+            && (args.action.is_empty() || args.action.iter().any(|action| action == about(&event.what).0))
+    };
     match args.verb {
-        None => list(app, &repository, &reader, since),
+        None => list(app, &repository, &reader, wanted),
         Some(AuditVerb::Verify) => verify(app, &repository, &reader),
     }
 }
 
-fn list(app: &App, repository: &Repository, reader: &Reader<'_>, since: Option<Time>) -> Result<()> {
+fn list(app: &App, repository: &Repository, reader: &Reader<'_>, wanted: impl Fn(&Event) -> bool) -> Result<()> {
     let events = repository.history(reader)?;
-    for event in events.iter().filter(|event| since.is_none_or(|since| event.time_secs >= since.secs)) {
+    for event in events.iter().filter(|event| wanted(event)) {
         let time = Time::from_secs(event.time_secs);
         if app.global.json {
             let mut object = json!({
@@ -45,6 +50,8 @@ fn list(app: &App, repository: &Repository, reader: &Reader<'_>, since: Option<T
             let (action, about) = about(&event.what);
             object["action"] = action.into();
             object["about"] = about;
+            object["hash"] = event.hash.to_string().into();
+            object["previous"] = event.previous.iter().map(ToString::to_string).collect::<Vec<_>>().into();
             app.out.json(&objects::message("event", object))?;
         } else {
             let by = match label(repository, &event.by) {
@@ -79,7 +86,7 @@ fn about(what: &What) -> (&str, Value) {
         What::Damaged(pack, chunks) => ("damage_found", json!({ "pack": pack.to_string(), "chunks": chunks })),
         What::Quarantined(session) => ("quarantined", json!({ "id": session.to_string() })),
         What::Collected(packs, sessions) => ("collected", json!({ "packs": packs, "sessions_closed": sessions })),
-        What::Said(action, detail) => (action, json!({ "detail": detail })),
+        What::Said(action, detail) => (action, object_in(detail).unwrap_or_else(|| json!({ "detail": detail }))),
     }
 }
 
@@ -111,8 +118,27 @@ fn sentence(app: &App, event: &Event) -> String {
             };
             format!("deleted {}{sessions}", text::count(*packs, "pack", "packs"))
         }
-        What::Said(action, detail) => format!("{}: {}", text::plain(action), text::plain(detail)),
+        What::Said(action, detail) => said(action, detail),
     }
+}
+
+/// What a note says, if that is for programs.
+fn object_in(detail: &str) -> Option<Value> {
+    serde_json::from_str(detail).ok().filter(Value::is_object)
+}
+
+fn said(action: &str, detail: &str) -> String {
+    if action == DRILL
+        && let Some(drill) = Drill::from_detail(detail)
+    {
+        let path = drill.path.as_deref().map(|path| format!(":{}", text::plain(path))).unwrap_or_default();
+        let took = text::duration(Duration::from_millis(drill.total_ms));
+        let (id, outcome) = (drill.snapshot.short(), text::outcome(drill.result));
+        let (user, host) = (text::plain(&drill.user), text::plain(&drill.host));
+        return format!("drill of snapshot {id}{path}: {outcome}, in {took}, as {user} on {host}");
+    }
+    let sentence = object_in(detail).and_then(|object| audited::sentence(action, &object));
+    sentence.unwrap_or_else(|| format!("{}: {}", text::plain(action), text::plain(detail)))
 }
 
 fn verify(app: &App, repository: &Repository, reader: &Reader<'_>) -> Result<()> {

@@ -11,7 +11,7 @@ use super::copy_args::CopyArgs;
 use super::fail::{Fail, Result, usage};
 use super::text::{Side, Table};
 use super::unlock::other_secret;
-use super::{choose, json as objects, place, text};
+use super::{audited, choose, json as objects, place, text};
 use crate::backup::{CHECKPOINT_BYTES, CHECKPOINT_SECS};
 use crate::copy::{Done, Ids, Options, Plan, Report, mirror, plan, run as copy};
 use crate::error::{Error, Kind};
@@ -68,6 +68,8 @@ fn run_copy(app: &App, args: &CopyArgs, to: &OsStr) -> Result<()> {
     if args.dry_run {
         return Ok(());
     }
+    let to = there.repo().storage.place();
+    audited::note(app, &from, "copy", json!({ "to": audited::text_of(&to) }))?;
     let (ids, skipped) = (planned.ids, planned.there);
     let work = app.work("copy");
     let mut told = Ok(());

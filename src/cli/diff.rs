@@ -10,13 +10,13 @@ use super::args::{DiffArgs, SnapshotArgs};
 use super::choose::Chosen;
 use super::fail::{Fail, Result, usage};
 use super::text::{Side, Table};
-use super::{choose, json as objects, place, text};
+use super::{audited, choose, json as objects, place, text};
 use crate::diff::local::Local;
 use crate::diff::{Change, Counts, Found, Modified, Options, Summary, With, run as diff};
 use crate::error::{Context, Error, Kind};
 use crate::format::tree::{Detail, Entry};
 use crate::id::hex;
-use crate::monitor::Severity;
+use crate::monitor::{Monitor, Severity};
 use crate::path::TreePath;
 use crate::repo::content::Reader;
 use crate::repo::reader::find;
@@ -47,6 +47,7 @@ pub(super) fn run(app: &App, args: &DiffArgs) -> Result<()> {
         choose::snapshot(app, &reader, &SnapshotArgs { snapshot: typed.to_owned(), at: None, filter })
     };
     let before = choose(&args.first)?;
+    let mut about = audited::of(&before);
     let root = &before.info.snapshot.root;
     let top = |chosen: &Chosen| chosen.path.clone().unwrap_or_else(TreePath::root);
     let (from, to, target, with) = match local {
@@ -58,6 +59,7 @@ pub(super) fn run(app: &App, args: &DiffArgs) -> Result<()> {
                 with_xattrs: args.metadata,
                 threads: app.threads(),
                 spill: std::env::temp_dir(),
+                monitor: Monitor::silent(),
             });
             (from, local.clone(), local.to_string(), with)
         }
@@ -65,9 +67,11 @@ pub(super) fn run(app: &App, args: &DiffArgs) -> Result<()> {
             let after = choose(&args.second)?;
             let to = top(&after);
             let entry = find(&reader, &after.info.snapshot.root, &to)?;
+            about["with"] = after.info.id().to_string().into();
             (top(&before), to, after.info.id().to_string(), With::Entry(Box::new(entry)))
         }
     };
+    audited::note(app, &repository, "diff", about)?;
     let entry = find(&reader, root, &from)?;
     // Directories of two names are told of as if both were the top.
     let is_directory = matches!(entry.detail, Detail::Directory { .. });
@@ -78,7 +82,7 @@ pub(super) fn run(app: &App, args: &DiffArgs) -> Result<()> {
             if matches!(with, With::Entry(_)) { target[..8.min(target.len())].to_owned() } else { target.clone() };
         app.say(&format!("comparing snapshot {} with {with}\n", source.short()))?;
     }
-    let options = Options { metadata: args.metadata, content: args.content };
+    let options = Options { metadata: args.metadata, content: args.content, restored: None };
     let mut failed = None;
     let done = diff(&reader, &entry, with, &base, options, &mut |found| {
         let told = match found {
@@ -133,7 +137,7 @@ fn roots_in(before: &Chosen, from: &TreePath, local: &TreePath) -> Vec<TreePath>
 }
 
 fn modifier(change: Change) -> String {
-    let Modified { kind, content, silent, metadata } = match change {
+    let Modified { kind, content, silent, metadata, links: _ } = match change {
         Change::Added => return "+".into(),
         Change::Removed => return "-".into(),
         Change::Modified(modified) => modified,

@@ -3,7 +3,7 @@
 use super::app::App;
 use super::args::{ArchiveArg, DumpArgs};
 use super::fail::{Fail, Result, usage};
-use super::{choose, place};
+use super::{audited, choose, place};
 use crate::dump::{Archive, dump_archive, dump_file};
 use crate::error::{Error, Kind};
 use crate::repo::content::Reader;
@@ -17,6 +17,7 @@ pub(super) fn run(app: &App, args: &DumpArgs) -> Result<()> {
     let reader = Reader::new(&repository)?;
     app.tell_faults(&reader);
     let chosen = choose::snapshot(app, &reader, &args.snapshot)?;
+    let mut about = audited::of(&chosen);
     let root = &chosen.info.snapshot.root;
     let path = match (chosen.path, &args.entry) {
         (Some(path), None) => path,
@@ -26,6 +27,8 @@ pub(super) fn run(app: &App, args: &DumpArgs) -> Result<()> {
         }
         (None, None) => return Err(usage("nothing was dumped: name a path in the snapshot").into()),
     };
+    about["path"] = audited::path_of(&path);
+    audited::note(app, &repository, "dump", about)?;
     // Progress would stand between the lines of a file that goes to the same terminal.
     let work = (!app.stdout_is_terminal).then(|| app.work("dump"));
     let silent = crate::monitor::Monitor::new(app.console.clone());

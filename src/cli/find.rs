@@ -10,7 +10,7 @@ use super::args::FindArgs;
 use super::fail::{Fail, Result};
 use super::text::{Side, Table};
 use super::time::{DayEnd, rfc3339};
-use super::{choose, entry, json as objects, place, text};
+use super::{audited, choose, entry, json as objects, place, text};
 use crate::error::{Error, Kind};
 use crate::find::history::{Change, Version, run as history};
 use crate::find::{Finder, Wanted};
@@ -32,6 +32,8 @@ pub(super) fn run(app: &App, args: &FindArgs) -> Result<()> {
     let repository = place::repository(app)?;
     let reader = Reader::new(&repository)?;
     app.tell_faults(&reader);
+    let patterns = args.patterns.iter().map(|pattern| pattern.to_string_lossy()).collect::<Vec<_>>().join(" ");
+    audited::note(app, &repository, "find", json!({ "for": audited::text_of(&patterns) }))?;
     let mut unread = 0;
     let snapshots = if args.snapshot.is_empty() {
         let (found, faults) = reader.snapshots(&filter)?;

@@ -7,7 +7,9 @@ use super::time::rfc3339;
 use crate::format::session::Summary;
 use crate::format::tree::Detail;
 use crate::path::display_bytes;
+use crate::repo::drills::Drilled;
 use crate::repo::snapshots::SnapshotInfo;
+use crate::world::Time;
 
 /// An object that begins with what it is.
 pub(super) fn message(kind: &str, mut value: Value) -> Value {
@@ -58,5 +60,23 @@ pub(super) fn snapshot(app: &App, info: &SnapshotInfo) -> Value {
         "original": snapshot.original.map(|original| original.session.to_string()),
         "program_version": snapshot.program,
         "summary": summary(&snapshot.summary),
+    })
+}
+
+/// A drill.
+pub(super) fn drill(app: &App, drilled: &Drilled) -> Value {
+    let drill = &drilled.drill;
+    let seconds = |millis: u64| millis as f64 / 1000.0;
+    json!({
+        "time": rfc3339(Time::from_secs(drilled.time_secs), &app.time_zone),
+        "result": drill.result.name(),
+        "duration": seconds(drill.total_ms),
+        "restore_duration": seconds(drill.restore_ms),
+        "path": drill.path.as_deref().unwrap_or("/"),
+        "files": drill.files,
+        "bytes": drill.bytes,
+        "check_exit": drill.check_exit,
+        "hostname": drill.host,
+        "username": drill.user,
     })
 }

@@ -3,7 +3,7 @@
 use super::app::App;
 use super::args::LsArgs;
 use super::fail::{Fail, Result, usage};
-use super::{choose, entry, json as objects, place, text};
+use super::{audited, choose, entry, json as objects, place, text};
 use crate::error::{Error, Kind};
 use crate::ls::{Depth, run as list};
 use crate::monitor::Severity;
@@ -15,6 +15,7 @@ pub(super) fn run(app: &App, args: &LsArgs) -> Result<()> {
     let reader = Reader::new(&repository)?;
     app.tell_faults(&reader);
     let chosen = choose::snapshot(app, &reader, &args.snapshot)?;
+    let mut about = audited::of(&chosen);
     let depth = if args.paths.is_empty() || args.recursive { Depth::All } else { Depth::Children };
     let starts = match chosen.path {
         Some(_) if !args.paths.is_empty() => {
@@ -24,6 +25,10 @@ pub(super) fn run(app: &App, args: &LsArgs) -> Result<()> {
         None if args.paths.is_empty() => vec![TreePath::root()],
         None => args.paths.iter().map(|path| app.tree_path(path)).collect::<Result<_>>()?,
     };
+    if let [start] = &starts[..] {
+        about["path"] = audited::path_of(start);
+    }
+    audited::note(app, &repository, "ls", about)?;
     if app.global.json {
         app.out.json(&objects::message("snapshot", objects::snapshot(app, &chosen.info)))?;
     }

@@ -9,7 +9,7 @@ use serde_json::json;
 use super::app::App;
 use super::args::{MountArgs, SnapshotArgs};
 use super::fail::{Result, usage};
-use super::{choose, json as objects, place, text};
+use super::{audited, choose, json as objects, place, text};
 use crate::monitor::Monitor;
 use crate::mount::{Options, Top, run as mount};
 use crate::path::TreePath;
@@ -30,16 +30,20 @@ pub(super) fn run(app: &App, args: &MountArgs) -> Result<()> {
     let repository = place::repository(app)?;
     let reader = Reader::new(&repository)?;
     app.tell_faults(&reader);
+    let mut about = json!({});
     let top = match &args.snapshot {
         None => Top::Snapshots(choose::filter(app, &args.filter)?),
         Some(snapshot) => {
             let filter = args.filter.clone();
             let wanted = SnapshotArgs { snapshot: snapshot.clone(), at: args.at.clone(), filter };
             let chosen = choose::snapshot(app, &reader, &wanted)?;
+            about = audited::of(&chosen);
             let path = chosen.path.unwrap_or_else(TreePath::root);
             Top::Entry(Box::new(find(&reader, &chosen.info.snapshot.root, &path)?))
         }
     };
+    about["to"] = audited::text_of(&dir.display().to_string());
+    audited::note(app, &repository, "mount", about)?;
     // A hold that is let go of stops all threads at once.
     let (hold, stop) = crossbeam_channel::bounded(0);
     let hold = Mutex::new(Some(hold));

@@ -8,7 +8,7 @@ use super::app::App;
 use super::args::{OverwriteArg, RestoreArgs};
 use super::backup::own_places;
 use super::fail::{Fail, Result, usage};
-use super::{choose, place, safety, text};
+use super::{audited, choose, place, safety, text};
 use crate::error::{Error, Kind};
 use crate::format::session::Snapshot;
 use crate::id::SessionId;
@@ -27,6 +27,7 @@ pub(super) fn run(app: &App, args: &RestoreArgs) -> Result<()> {
     app.tell_faults(&reader);
     let chosen = choose::snapshot(app, &reader, &args.snapshot)?;
     let id = chosen.info.id().short();
+    let mut about = audited::of(&chosen);
     let base = chosen.path.unwrap_or_else(TreePath::root);
     check_delete(args, &app.path(&args.target), &base)?;
     if args.delete && chosen.info.is_before_restore() {
@@ -34,6 +35,11 @@ pub(super) fn run(app: &App, args: &RestoreArgs) -> Result<()> {
             format!("nothing was restored: snapshot `{id}` holds only what a restore replaced, not all that was there");
         return Err(usage(what).hint("leave out --delete").into());
     }
+    about["to"] = audited::text_of(&app.path(&args.target).display().to_string());
+    if args.dry_run {
+        about["dry_run"] = true.into();
+    }
+    audited::note(app, &repository, "restore", about)?;
     let select = |path: &TreePath, is_directory: bool| selection(&include, &exclude, path, is_directory);
     let filter: &Filter<'_> = &select;
     let options = Options {
@@ -54,6 +60,8 @@ pub(super) fn run(app: &App, args: &RestoreArgs) -> Result<()> {
         spill: repository.cache_directory().map_or_else(std::env::temp_dir, Path::to_owned),
         observer: None,
         verify: args.verify,
+        devices: true,
+        privileged: true,
     };
     let observer = |path: &TreePath, change: Change| tell_change(app, args, path, change);
     let shown = app.verbose() || args.dry_run;

@@ -10,11 +10,14 @@ use super::fail::{Fail, Result};
 use super::text::{Side, Table};
 use super::{choose, json as objects, place, text};
 use crate::error::{Error, Kind};
+use crate::id::SessionId;
 use crate::monitor::Severity;
 use crate::path::display_bytes;
 use crate::repo::commits::SNAPSHOTS;
 use crate::repo::content::Reader;
+use crate::repo::drills::Drilled;
 use crate::repo::snapshots::SnapshotInfo;
+use crate::world::Time;
 
 /// What the snapshots of a group have in common.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
@@ -70,10 +73,11 @@ pub(super) fn run(app: &App, args: &SnapshotsArgs) -> Result<()> {
     for info in found {
         groups.entry(Group::of(&info, &args.group_by)).or_default().push(info);
     }
+    let drills = &reader.collections().drills;
     if app.global.json {
-        tell_json(app, &groups, !args.group_by.is_empty())?;
+        tell_json(app, &groups, !args.group_by.is_empty(), drills)?;
     } else {
-        tell(app, &groups, args.compact)?;
+        tell(app, &groups, args.compact, drills)?;
     }
     let unread = faults.len() + reader.faults().iter().filter(|(object, _)| object.starts_with(SNAPSHOTS)).count();
     if unread > 0 {
@@ -100,8 +104,20 @@ fn keep_latest(found: &mut Vec<SnapshotInfo>, count: usize, by: &[GroupBy]) {
     *found = kept;
 }
 
-fn tell_json(app: &App, groups: &BTreeMap<Group, Vec<SnapshotInfo>>, grouped: bool) -> Result<()> {
-    let list = |infos: &Vec<SnapshotInfo>| infos.iter().map(|info| objects::snapshot(app, info)).collect::<Vec<_>>();
+/// The last drill of each snapshot.
+type Drills = BTreeMap<SessionId, Drilled>;
+
+fn tell_json(app: &App, groups: &BTreeMap<Group, Vec<SnapshotInfo>>, grouped: bool, drills: &Drills) -> Result<()> {
+    let list = |infos: &Vec<SnapshotInfo>| {
+        let object = |info: &SnapshotInfo| {
+            let mut object = objects::snapshot(app, info);
+            if let Some(drilled) = drills.get(&info.id()) {
+                object["restoration_tested"] = objects::drill(app, drilled);
+            }
+            object
+        };
+        infos.iter().map(object).collect::<Vec<_>>()
+    };
     if grouped {
         let groups: Vec<_> = (groups.iter())
             .map(|(group, infos)| json!({ "group_key": group.key(), "snapshots": list(infos) }))
@@ -111,13 +127,13 @@ fn tell_json(app: &App, groups: &BTreeMap<Group, Vec<SnapshotInfo>>, grouped: bo
     app.out.json(&groups.values().flat_map(list).collect::<Vec<_>>())
 }
 
-fn tell(app: &App, groups: &BTreeMap<Group, Vec<SnapshotInfo>>, compact: bool) -> Result<()> {
+fn tell(app: &App, groups: &BTreeMap<Group, Vec<SnapshotInfo>>, compact: bool, drills: &Drills) -> Result<()> {
     for (group, infos) in groups {
         let heading = group.heading();
         if !heading.is_empty() {
             app.out.line(&heading)?;
         }
-        for line in table(app, infos, compact).lines() {
+        for line in table(app, infos, compact, drills).lines() {
             app.out.line(&line)?;
         }
         app.out.line("")?;
@@ -126,17 +142,22 @@ fn tell(app: &App, groups: &BTreeMap<Group, Vec<SnapshotInfo>>, compact: bool) -
     app.out.line(&text::count(count as u64, "snapshot", "snapshots"))
 }
 
-fn table(app: &App, infos: &[SnapshotInfo], compact: bool) -> Table {
-    let columns = [
+fn table(app: &App, infos: &[SnapshotInfo], compact: bool, drills: &Drills) -> Table {
+    let mut columns = vec![
         ("ID", Side::Left),
         ("Time", Side::Left),
         ("Host", Side::Left),
         ("Tags", Side::Left),
         ("Size", Side::Right),
-        ("Added", Side::Right),
-        ("Paths", Side::Left),
     ];
-    let mut table = Table::new(if compact { &columns[..5] } else { &columns });
+    // A column that is empty for most who look is shown to those for whom it is not.
+    let with_drills = !compact && infos.iter().any(|info| drills.contains_key(&info.id()));
+    if !compact {
+        columns.push(("Added", Side::Right));
+        columns.extend(with_drills.then_some(("Drilled", Side::Left)));
+        columns.push(("Paths", Side::Left));
+    }
+    let mut table = Table::new(&columns);
     for info in infos {
         let snapshot = &info.snapshot;
         let mut row = vec![
@@ -149,12 +170,20 @@ fn table(app: &App, infos: &[SnapshotInfo], compact: bool) -> Table {
         let mut paths = snapshot.paths.iter().map(|path| display_bytes(path));
         if !compact {
             row.push(text::bytes(snapshot.summary.data_added_packed));
+            row.extend(with_drills.then(|| drills.get(&info.id()).map(|one| drilled(app, one)).unwrap_or_default()));
             row.extend(paths.next());
         }
         table.row(row);
         if !compact {
-            paths.for_each(|path| table.row((0..6).map(|_| String::new()).chain([path])));
+            paths.for_each(|path| table.row((1..columns.len()).map(|_| String::new()).chain([path])));
         }
     }
     table
+}
+
+/// When a snapshot was drilled, and how that ended, for people: `2026-01-15 passed`, in part if it was.
+fn drilled(app: &App, drilled: &Drilled) -> String {
+    let time = app.show_time(Time::from_secs(drilled.time_secs));
+    let part = if drilled.drill.path.is_some() { " (part)" } else { "" };
+    format!("{} {}{part}", time.split(' ').next().unwrap_or_default(), text::outcome(drilled.drill.result))
 }

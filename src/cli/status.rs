@@ -1,6 +1,7 @@
 //! `status`: is what should be protected protected?
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use serde_json::json;
 
@@ -14,6 +15,7 @@ use super::time::rfc3339;
 use super::{choose, place, text};
 use crate::error::{Error, Kind};
 use crate::repo::content::Reader;
+use crate::repo::drills::Drilled;
 use crate::repo::history::What;
 use crate::repo::snapshots::SnapshotInfo;
 use crate::world::Time;
@@ -51,6 +53,7 @@ pub(super) fn run(app: &App, args: &StatusArgs) -> Result<()> {
     let last = |is: fn(&What) -> bool| history.iter().rev().find(|event| is(&event.what)).map(|event| event.time_secs);
     let verified = last(|what| matches!(what, What::Verified(packs) if *packs > 0));
     let collected = last(|what| matches!(what, What::Collected(..)));
+    let drilled = reader.collections().drills.values().max_by_key(|drilled| drilled.time_secs);
     let damaged = reader.collections().damaged.len();
     let forgotten = reader.collections().forgotten.len();
     let is_late = |line: &&Line| args.max_age.is_some_and(|most| line.age_secs > most);
@@ -71,13 +74,18 @@ pub(super) fn run(app: &App, args: &StatusArgs) -> Result<()> {
             "groups": groups.collect::<Vec<_>>(),
             "last_verified": verified.map(time),
             "last_collected": collected.map(time),
+            "last_drill": drilled.map(|drilled| {
+                let mut object = objects::drill(app, drilled);
+                object["snapshot_id"] = drilled.drill.snapshot.to_string().into();
+                object
+            }),
             "chunks_damaged": damaged,
             "snapshots_forgotten": forgotten,
             "snapshots_unreadable": unreadable.len(),
         });
         app.out.json(&objects::message("status", object))?;
     } else {
-        tell(app, &lines, verified, collected, damaged)?;
+        tell(app, &lines, verified, collected, drilled, damaged)?;
     }
     if let Some(line) = late.first() {
         let what = match late.len() {
@@ -97,10 +105,23 @@ pub(super) fn run(app: &App, args: &StatusArgs) -> Result<()> {
         );
         return Err(Fail::Code(4, Error::new(Kind::Damaged, what).hint("to see what that affects, run `esker check`")));
     }
+    // Until one has passed again.
+    if let Some(Drilled { drill, .. }) = drilled.filter(|drilled| !drilled.drill.result.is_passed()) {
+        let what = format!("the last drill, of snapshot `{}`, did not pass", drill.snapshot.short());
+        let hint = format!("to see why, run `esker drill {}`", drill.snapshot.short());
+        return Err(Fail::Code(4, Error::new(Kind::Failed, what).hint(hint)));
+    }
     Ok(())
 }
 
-fn tell(app: &App, lines: &[Line], verified: Option<i64>, collected: Option<i64>, damaged: usize) -> Result<()> {
+fn tell(
+    app: &App,
+    lines: &[Line],
+    verified: Option<i64>,
+    collected: Option<i64>,
+    drilled: Option<&Drilled>,
+    damaged: usize,
+) -> Result<()> {
     if lines.is_empty() {
         app.say("there are no snapshots")?;
     } else {
@@ -121,6 +142,11 @@ fn tell(app: &App, lines: &[Line], verified: Option<i64>, collected: Option<i64>
     app.say("")?;
     app.say(&format!("last verified   {}", at(verified)))?;
     app.say(&format!("last collected  {}", at(collected)))?;
+    let drill = drilled.map(|Drilled { time_secs, drill, .. }| {
+        let (of, took) = (drill.snapshot.short(), text::duration(Duration::from_millis(drill.total_ms)));
+        format!("{} of snapshot {of}: {}, in {took}", at(Some(*time_secs)), text::outcome(drill.result))
+    });
+    app.say(&format!("last drill      {}", drill.unwrap_or_else(|| at(None))))?;
     if damaged > 0 {
         app.say(&format!("damaged         {}", text::count(damaged as u64, "chunk", "chunks")))?;
     }

@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use crate::repo::drills::Outcome;
+
 /// A size with an IEC unit: `512 B`, `3.0 MiB`.
 pub(super) fn bytes(count: u64) -> String {
     const UNITS: [&str; 6] = ["KiB", "MiB", "GiB", "TiB", "PiB", "EiB"];
@@ -78,6 +80,18 @@ pub(super) fn parse_bytes(text: &str) -> Result<u64, String> {
 /// Text for a terminal: control characters, which could steer it, as `\xNN`.
 pub(super) fn plain(text: &str) -> String {
     crate::path::display_bytes(text.as_bytes())
+}
+
+/// How a drill ended.
+pub(super) fn outcome(outcome: Outcome) -> &'static str {
+    match outcome {
+        Outcome::Passed => "passed",
+        Outcome::Incomplete => "passed in part",
+        Outcome::Damaged => "FAILED: damaged",
+        Outcome::Different => "FAILED: different",
+        Outcome::CheckFailed => "FAILED: check command",
+        Outcome::TooSlow => "FAILED: too slow",
+    }
 }
 
 /// Which side of its column a cell stands on.

@@ -12,6 +12,7 @@ use crate::error::{Context, Error, Kind, Result};
 use crate::format::cbor::Extra;
 use crate::format::tree::{Attributes, Content, Detail, Entry, Piece, Totals};
 use crate::id::ChunkId;
+use crate::monitor::Monitor;
 use crate::path::{Name, TreePath};
 use crate::repo::reader::{Pieces, ReadRepo};
 use crate::source::dir::Dir;
@@ -36,6 +37,8 @@ pub struct Local {
     pub threads: usize,
     /// Where the names of a very large directory wait for their turn.
     pub spill: PathBuf,
+    /// Is told of each entry and of the bytes read, and may ask to stop.
+    pub monitor: Monitor,
 }
 
 /// Where an entry is found again.
@@ -45,6 +48,7 @@ pub(super) struct File {
     /// `None` for the directory itself.
     name: Option<Name>,
     stat: Stat,
+    monitor: Monitor,
 }
 
 /// The entries below a local directory.
@@ -53,6 +57,7 @@ pub(super) struct Steps {
     from: TreePath,
     base: TreePath,
     with_xattrs: bool,
+    monitor: Monitor,
 }
 
 impl Local {
@@ -77,6 +82,7 @@ impl Local {
             from: self.path.clone(),
             base: base.clone(),
             with_xattrs: self.with_xattrs,
+            monitor: self.monitor.clone(),
         }
     }
 }
@@ -84,10 +90,11 @@ impl Local {
 impl Steps {
     /// What an event says, and the path on this machine that it is about.
     fn step(&self, event: Event) -> Option<(TreePath, Step)> {
+        let file = |dir, name, stat| File { dir, name, stat, monitor: self.monitor.clone() };
         let (path, file) = match event {
-            Event::Enter { stat, dir, .. } => (self.walk.path().clone(), File { dir, name: None, stat }),
+            Event::Enter { stat, dir, .. } => (self.walk.path().clone(), file(dir, None, stat)),
             Event::Item { stat: Stat { kind: FileKind::Socket, .. }, .. } => return None,
-            Event::Item { name, stat, dir } => (self.walk.path().join(&name), File { dir, name: Some(name), stat }),
+            Event::Item { name, stat, dir } => (self.walk.path().join(&name), file(dir, Some(name), stat)),
             Event::Leave { .. } | Event::LeftOut { .. } => return None,
             Event::Problem { path, fault } => {
                 let error = Error::new(Kind::Failed, format!("cannot read `{path}`")).because(fault);
@@ -115,7 +122,7 @@ impl Steps {
     /// The entry as a backup would store it, but for its content and the names of its owners: who has which
     /// number is a matter of the machine.
     fn entry(&self, path: &TreePath, file: &File) -> Result<Entry> {
-        let File { dir, name, stat } = file;
+        let File { dir, name, stat, .. } = file;
         let xattrs = match name {
             _ if !self.with_xattrs => Vec::new(),
             None => xattrs(Owner::Directory(dir)).0,
@@ -157,9 +164,15 @@ impl Iterator for Steps {
 
     fn next(&mut self) -> Option<Step> {
         loop {
+            if self.monitor.stopping() {
+                return Some(Step::Unread(self.base.clone(), interrupted()));
+            }
             let event = self.walk.next()?;
             match self.step(event) {
-                Some((path, step)) if path != self.from => return Some(step),
+                Some((path, step)) if path != self.from => {
+                    self.monitor.done(1, 0);
+                    return Some(step);
+                }
                 Some((_, step @ Step::Unread(..))) => return Some(step),
                 _ => {}
             }
@@ -167,7 +180,15 @@ impl Iterator for Steps {
     }
 }
 
+fn interrupted() -> Error {
+    Error::new(Kind::Interrupted, "the comparison was interrupted")
+}
+
 impl File {
+    pub(super) fn stat(&self) -> &Stat {
+        &self.stat
+    }
+
     /// Whether the file has other bytes than `content`, which is as long.
     pub(super) fn is_other_than<R: ReadRepo + ?Sized>(&self, repo: &R, content: &Content) -> Result<bool> {
         let Some(name) = &self.name else { return Ok(true) };
@@ -177,7 +198,12 @@ impl File {
             Bytes { file: opened.map_err(|error| Error::new(Kind::Failed, what()).because(error))?, zeros: 0 };
         let mut buffer = Vec::new();
         for piece in Pieces::new(repo, content) {
-            match piece? {
+            if self.monitor.stopping() {
+                return Err(interrupted());
+            }
+            let piece = piece?;
+            self.monitor.done(0, piece.bytes());
+            match piece {
                 Piece::Chunk { id, bytes: length } => {
                     buffer.resize(length as usize, 0);
                     if bytes.fill(&mut buffer).context(what)? < buffer.len() || !repo.verify(&id, &buffer) {

@@ -14,11 +14,13 @@ use crate::path::TreePath;
 use crate::repo::compare::compare;
 use crate::repo::reader::ReadRepo;
 
+mod links;
 pub mod local;
 mod side;
 #[cfg(test)]
 mod tests;
 
+use links::Links;
 use local::Local;
 use side::{Item, Side};
 
@@ -29,6 +31,16 @@ pub struct Options {
     pub metadata: bool,
     /// Read files of a local directory whose size and mtime say that they are the same.
     pub content: bool,
+    /// The local directory was restored from the first tree, and nobody has changed it since.
+    pub restored: Option<Restored>,
+}
+
+/// How a local directory was restored. Hard links are compared then, too, and what a system adds to new files by
+/// itself is no difference.
+#[derive(Debug, Clone, Copy)]
+pub struct Restored {
+    /// Whether owners and what else only root may set were.
+    pub privileged: bool,
 }
 
 /// What the first tree is compared with.
@@ -51,6 +63,8 @@ pub struct Modified {
     pub silent: bool,
     /// Other attributes; told only if that was asked for.
     pub metadata: bool,
+    /// It is one file with others than it was; told only of what was restored.
+    pub links: bool,
 }
 
 /// What became of an entry.
@@ -112,6 +126,8 @@ pub struct Summary {
     pub changed_types: u64,
     /// Entries of which only attributes differ.
     pub changed_metadata: u64,
+    /// Names that are one file with others than they were.
+    pub changed_links: u64,
     /// What could not be read.
     pub unread: u64,
 }
@@ -129,7 +145,11 @@ pub fn run<R: ReadRepo + ?Sized>(
     let (first, second) = (Item::of(base, before.clone()), with.start(base)?);
     let is_directory = |item: &Item| matches!(item.entry.detail, Detail::Directory { .. });
     let whole = is_directory(&first) && is_directory(&second);
-    let mut diff = Diff { repo, options, each, summary: Summary::default() };
+    let links = match &with {
+        With::Local(local) if options.restored.is_some() => Some(Links::new(&local.spill)),
+        _ => None,
+    };
+    let mut diff = Diff { repo, options, each, summary: Summary::default(), links };
     if !whole {
         diff.both(&first, &second)?;
     }
@@ -177,12 +197,30 @@ fn without_names(entry: &Entry) -> Entry {
     Entry { attributes, ..entry.clone() }
 }
 
+/// Both sides without what a restore that went well need not bring back.
+fn as_restored(recorded: &Entry, found: &Entry, how: Restored) -> (Entry, Entry) {
+    let mut recorded = without_names(recorded);
+    let mut found = found.clone();
+    let Attributes { uid, gid, .. } = found.attributes;
+    if !how.privileged {
+        recorded.attributes = recorded.attributes.without_privilege(uid, gid);
+        found.attributes = found.attributes.without_privilege(uid, gid);
+    }
+    // Such as the label that a policy gives every new file.
+    found.attributes.xattrs.retain(|xattr| {
+        let is_ours = xattr.name.starts_with(b"user.") || xattr.name.starts_with(b"system.posix_acl_");
+        is_ours || recorded.attributes.xattrs.iter().any(|wanted| wanted.name == xattr.name)
+    });
+    (recorded, found)
+}
+
 /// A comparison under way.
 struct Diff<'a, R: ?Sized> {
     repo: &'a R,
     options: Options,
     each: &'a mut dyn FnMut(Found<'_>) -> Result<()>,
     summary: Summary,
+    links: Option<Links>,
 }
 
 impl<R: ReadRepo + ?Sized> Diff<'_, R> {
@@ -198,7 +236,13 @@ impl<R: ReadRepo + ?Sized> Diff<'_, R> {
         let (a, b) = (&before.entry, &after.entry);
         let differences = match after.file {
             None => compare(a, b),
-            Some(_) => compare(&without_names(a), b),
+            Some(_) => match self.options.restored {
+                None => compare(&without_names(a), b),
+                Some(how) => {
+                    let (a, b) = as_restored(a, b, how);
+                    compare(&a, &b)
+                }
+            },
         };
         let is_directory = matches!(b.detail, Detail::Directory { .. });
         let content = match (&a.detail, &after.file) {
@@ -219,7 +263,12 @@ impl<R: ReadRepo + ?Sized> Diff<'_, R> {
             _ => differences.content,
         };
         let is_file = matches!(b.detail, Detail::File { .. });
+        let links = match (&after.file, &mut self.links) {
+            (Some(file), Some(links)) if !is_directory => !links.holds(a.attributes.link_group, file.stat()),
+            _ => false,
+        };
         let modified = Modified {
+            links,
             kind: differences.kind,
             content,
             silent: content && is_file && a.size() == b.size() && a.attributes.mtime == b.attributes.mtime,
@@ -232,6 +281,7 @@ impl<R: ReadRepo + ?Sized> Diff<'_, R> {
             Modified { kind: true, .. } => &mut self.summary.changed_types,
             Modified { content: true, .. } if is_file => &mut self.summary.changed_files,
             Modified { content: true, .. } => &mut self.summary.changed_others,
+            Modified { links: true, .. } => &mut self.summary.changed_links,
             _ => &mut self.summary.changed_metadata,
         };
         *count += 1;

@@ -5,6 +5,7 @@ use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::Path;
 
 use super::*;
+use crate::monitor::Monitor;
 use crate::repo::testing::{FakeRepo, entry, plain};
 use crate::world::Time;
 
@@ -12,7 +13,7 @@ fn letters(change: Change) -> String {
     match change {
         Change::Added => "+".into(),
         Change::Removed => "-".into(),
-        Change::Modified(Modified { kind, content, silent, metadata }) => {
+        Change::Modified(Modified { kind, content, silent, metadata, links: _ }) => {
             let all = [(kind, 'T'), (content, 'M'), (silent, '?'), (metadata, 'U')];
             all.into_iter().filter_map(|(is, letter)| is.then_some(letter)).collect()
         }
@@ -31,7 +32,7 @@ fn compared(repo: &FakeRepo, before: &Entry, with: With, options: Options) -> (V
     (told, summary.unwrap())
 }
 
-const METADATA: Options = Options { metadata: true, content: false };
+const METADATA: Options = Options { metadata: true, content: false, restored: None };
 
 fn trees(repo: &FakeRepo, before: &Entry, after: &Entry) -> Vec<String> {
     compared(repo, before, With::Entry(Box::new(after.clone())), METADATA).0
@@ -69,6 +70,7 @@ fn what_differs_is_told_in_the_order_of_a_walk() {
             changed_types: 2,
             changed_metadata: 1,
             unread: 0,
+            changed_links: 0,
         }
     );
     assert_eq!(trees(&repo, &before, &before), Vec::<String>::new());
@@ -114,7 +116,14 @@ fn where_one_side_cannot_be_read_nothing_is_added_or_removed() {
 fn local(path: &Path) -> With {
     let path = TreePath::from_os(&path.canonicalize().unwrap()).unwrap();
     let spill = std::env::temp_dir();
-    With::Local(Local { roots: vec![path.clone()], path, with_xattrs: true, threads: 1, spill })
+    With::Local(Local {
+        roots: vec![path.clone()],
+        path,
+        with_xattrs: true,
+        threads: 1,
+        spill,
+        monitor: Monitor::silent(),
+    })
 }
 
 fn set_time(path: &Path, time: Time) {
@@ -148,7 +157,7 @@ fn a_directory_is_compared_by_size_and_time_and_then_by_its_bytes() {
     let before = repo.store(b"", &dir.path().join("top"));
     let now = |options| compared(&repo, &before, local(&dir.path().join("top")), options);
     assert_eq!(now(METADATA).0, Vec::<String>::new());
-    assert_eq!(now(Options { metadata: true, content: true }).0, Vec::<String>::new());
+    assert_eq!(now(Options { metadata: true, content: true, restored: None }).0, Vec::<String>::new());
 
     let later = Time { secs: 2_000_000_000, nanos: 0 };
     let time_of = |name: &str| {
@@ -184,7 +193,7 @@ fn a_directory_is_compared_by_size_and_time_and_then_by_its_bytes() {
         "U /touched",
         "U /zeros",
     ];
-    assert_eq!(now(Options { metadata: true, content: true }).0, expected);
+    assert_eq!(now(Options { metadata: true, content: true, restored: None }).0, expected);
 }
 
 #[test]

@@ -212,6 +212,23 @@ pub struct Entry {
 }
 
 impl Attributes {
+    /// What can be given to an entry of this owner and group by somebody who may not give it away: no setuid or
+    /// setgid bit that would lend other powers than were recorded, nothing that belongs to the system.
+    pub fn without_privilege(&self, uid: u32, gid: u32) -> Self {
+        let lent = if self.uid == uid { 0 } else { 0o4000 } | if self.gid == gid { 0 } else { 0o2000 };
+        let is_settable =
+            |xattr: &&Xattr| !xattr.name.starts_with(b"security.") && !xattr.name.starts_with(b"trusted.");
+        Self {
+            mode: self.mode & !lent,
+            uid,
+            gid,
+            user: None,
+            group: None,
+            xattrs: self.xattrs.iter().filter(is_settable).cloned().collect(),
+            ..self.clone()
+        }
+    }
+
     /// Writes the fields that say who owns the entry.
     pub fn encode_owners(&self, map: &mut MapWriter<'_>) {
         map.u64_unless_zero(4, u64::from(self.uid));
@@ -243,6 +260,11 @@ impl Entry {
             Detail::CharDevice { .. } => EntryKind::CharDevice,
             Detail::BlockDevice { .. } => EntryKind::BlockDevice,
         }
+    }
+
+    /// Whether it is a device node.
+    pub fn is_device(&self) -> bool {
+        matches!(self.detail, Detail::CharDevice { .. } | Detail::BlockDevice { .. })
     }
 
     /// File length, or zero.

@@ -7,6 +7,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 
 use super::Repository;
+use super::drills::{DRILL, Drill, Drilled};
 use super::logs::{LOG, Logs};
 use crate::error::{Context, Error, Kind, Result};
 use crate::format::access::Role;
@@ -64,6 +65,8 @@ pub struct Collections {
     /// What each credential has said that must go on counting when it is removed: all but what it
     /// vouched for.
     pub signed: BTreeMap<CredentialId, BTreeSet<ObjectId>>,
+    /// The last drill of each snapshot that an owner tells of.
+    pub drills: BTreeMap<SessionId, Drilled>,
     /// Objects that are no such record, with the reason. They count as absent.
     pub faults: Vec<(String, Error)>,
 }
@@ -105,10 +108,19 @@ impl Collections {
         for (signer, hashes) in later.signed {
             self.signed.entry(signer).or_default().extend(hashes);
         }
+        later.drills.into_values().for_each(|drilled| self.drilled(drilled));
         for (object, error) in later.faults {
             if !self.faults.iter().any(|(known, _)| *known == object) {
                 self.faults.push((object, error));
             }
+        }
+    }
+
+    /// Takes a drill, unless a later one of the snapshot is known.
+    fn drilled(&mut self, drilled: Drilled) {
+        let known = self.drills.get(&drilled.drill.snapshot);
+        if known.is_none_or(|known| known.time_secs <= drilled.time_secs) {
+            self.drills.insert(drilled.drill.snapshot, drilled);
         }
     }
 
@@ -365,6 +377,11 @@ impl Said {
                             *newest = note.time_secs.max(*newest);
                         }
                         self.mended.extend(mended);
+                    }
+                    (NoteClaim::Audit { action, detail }, Role::Owner) if action == DRILL => {
+                        if let Some(drill) = Drill::from_detail(detail) {
+                            all.drilled(Drilled { time_secs: note.time_secs, by: *signer, drill });
+                        }
                     }
                     _ => {}
                 }

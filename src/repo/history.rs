@@ -28,6 +28,10 @@ pub struct Event {
     pub by: CredentialId,
     /// The record that tells of it.
     pub object: String,
+    /// The BLAKE3 of that record's bytes.
+    pub hash: ObjectId,
+    /// The hashes of the records of its kind that were the newest its writer had seen: what came before it.
+    pub previous: Vec<ObjectId>,
     /// What.
     pub what: What,
 }
@@ -90,12 +94,21 @@ impl Repository {
                 Claim::EpochOpened { epoch, .. } => What::Rotated(*epoch),
             };
             let object = format!("access/{hash}");
-            events.push(Event { time_secs: statement.time_secs, by: statement.signer, object, what });
+            events.push(Event {
+                time_secs: statement.time_secs,
+                by: statement.signer,
+                object,
+                hash: *hash,
+                previous: statement.seen.clone(),
+                what,
+            });
         }
         events.extend(reader.commits().headers.values().map(|header| Event {
             time_secs: header.time_secs,
             by: header.credential,
             object: format!("snapshots/{}", header.session),
+            hash: header.hash,
+            previous: header.previous.clone(),
             what: What::Committed(header.session, header.kind),
         }));
         events.extend(self.words()?);
@@ -108,14 +121,20 @@ impl Repository {
         for _ in 0..TRIES_MAX {
             let mut events = Vec::new();
             let read = self.each_word(|name, word| {
-                let event =
-                    |time_secs, by: &CredentialId, what| Event { time_secs, by: *by, object: name.to_owned(), what };
+                let event = |time_secs, by: &CredentialId, hash: &ObjectId, previous: &[ObjectId], what| Event {
+                    time_secs,
+                    by: *by,
+                    object: name.to_owned(),
+                    hash: *hash,
+                    previous: previous.to_vec(),
+                    what,
+                };
                 match word {
-                    Some(Word::Swept(_, record, _, signer)) => {
+                    Some(Word::Swept(_, record, hash, signer)) => {
                         let what = What::Collected(record.dead.len() as u64, record.void.len() as u64);
-                        events.push(event(record.time_secs, signer, what));
+                        events.push(event(record.time_secs, signer, hash, &[], what));
                     }
-                    Some(Word::Note(note, _, signer, _)) => {
+                    Some(Word::Note(note, hash, signer, _)) => {
                         let what = match &note.claim {
                             NoteClaim::Forgotten { session, until_secs, .. } => What::Forgotten(*session, *until_secs),
                             NoteClaim::Verified { descriptions, .. } => What::Verified(descriptions.len() as u64),
@@ -123,7 +142,7 @@ impl Repository {
                             NoteClaim::Quarantined { session } => What::Quarantined(*session),
                             NoteClaim::Audit { action, detail } => What::Said(action.clone(), detail.clone()),
                         };
-                        events.push(event(note.time_secs, signer, what));
+                        events.push(event(note.time_secs, signer, hash, &note.seen, what));
                     }
                     _ => {}
                 }

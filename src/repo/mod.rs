@@ -33,6 +33,7 @@ pub mod commits;
 pub mod compare;
 pub mod content;
 pub mod directory;
+pub mod drills;
 pub mod epochs;
 pub mod fetch;
 pub mod frames;

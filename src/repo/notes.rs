@@ -6,7 +6,7 @@ use super::Repository;
 use super::collections::NOTES;
 use super::keys::not_an_owner;
 use super::snapshots::SnapshotInfo;
-use crate::error::{Context, Result};
+use crate::error::{Context, Error, Kind, Result};
 use crate::format::access::Role;
 use crate::format::cbor::{self, Extra};
 use crate::format::gc::{Note, NoteClaim};
@@ -15,6 +15,21 @@ use crate::id::{ChunkId, DescriptionId, ObjectId, PackId};
 
 /// Packs, chunks or notes named by one note.
 const IDS_MAX: usize = 100_000;
+
+/// Longest action of an audit note.
+const ACTION_BYTES_MAX: usize = 64;
+
+/// Longest detail of one.
+const DETAIL_BYTES_MAX: usize = 4096;
+
+/// The beginning of a text that is longer than so many bytes, with a mark that there was more.
+pub fn cut(text: &str, bytes_max: usize) -> String {
+    if text.len() <= bytes_max {
+        return text.to_owned();
+    }
+    let end = (0..=bytes_max.saturating_sub('…'.len_utf8())).rev().find(|end| text.is_char_boundary(*end));
+    format!("{}…", &text[..end.unwrap_or(0)])
+}
 
 /// The notes that say that these packs were read whole, and that these notes of damage no longer hold.
 fn verified(packs: &BTreeSet<DescriptionId>, mended: &BTreeSet<ObjectId>) -> Vec<NoteClaim> {
@@ -66,6 +81,20 @@ impl Repository {
         let forgotten =
             |info: &SnapshotInfo| NoteClaim::Forgotten { session: info.id(), commit: info.header.hash, until_secs };
         self.note(snapshots.iter().map(forgotten))
+    }
+
+    /// Writes down that something was done, or is about to be: an action in a word, and more about it, best as an
+    /// object in JSON. Durable when it returns, so what is written down first cannot have happened unnoticed.
+    pub fn note_audit(&self, action: &str, detail: &str) -> Result<()> {
+        let is_word = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || "_-.".contains(c);
+        if action.is_empty() || action.len() > ACTION_BYTES_MAX || !action.chars().all(is_word) {
+            return Err(Error::new(Kind::Usage, format!("cannot write down `{}`: no action is called so", action)));
+        }
+        if detail.len() > DETAIL_BYTES_MAX {
+            let what = format!("cannot write down `{action}`: {} bytes are more than a note takes", detail.len());
+            return Err(Error::new(Kind::Usage, what));
+        }
+        self.note([NoteClaim::Audit { action: action.to_owned(), detail: detail.to_owned() }])
     }
 
     /// Says things about other objects, one note each. Durable when it returns; saying nothing costs nothing.

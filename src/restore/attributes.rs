@@ -28,14 +28,15 @@ const NAMES_MAX: usize = 4096;
 #[derive(Debug)]
 pub(super) struct Owners {
     numeric: bool,
+    privileged: bool,
     users: Mutex<HashMap<String, Option<u32>>>,
     groups: Mutex<HashMap<String, Option<u32>>>,
 }
 
 impl Owners {
-    /// Names count before ids, unless `numeric`.
-    pub(super) fn new(numeric: bool) -> Self {
-        Self { numeric, users: Mutex::default(), groups: Mutex::default() }
+    /// Names count before ids, unless `numeric`. Unless `privileged`, nothing is given away.
+    pub(super) fn new(numeric: bool, privileged: bool) -> Self {
+        Self { numeric, privileged, users: Mutex::default(), groups: Mutex::default() }
     }
 
     fn of(&self, attributes: &Attributes) -> (u32, u32) {
@@ -94,6 +95,8 @@ pub(super) fn apply(
         Ok(stat) => stat,
         Err(why) => return tally.unset("attributes", path, why),
     };
+    let settable = (!owners.privileged).then(|| attributes.without_privilege(stat.st_uid, stat.st_gid));
+    let attributes = settable.as_ref().unwrap_or(attributes);
     let lost = set_owner(place, &stat, owners.of(attributes)).unwrap_or_else(|(lost, why)| {
         tally.unset("the owner", path, why);
         lost

@@ -107,6 +107,11 @@ pub struct Options<'a> {
     pub observer: Option<&'a Observer<'a>>,
     /// Read every file written again, from the disk, before it takes its place.
     pub verify: bool,
+    /// Make device nodes; without it they are left out, and nothing is said of it.
+    pub devices: bool,
+    /// Set what only root may set: owners, setuid bits of others' files, attributes that belong to the
+    /// system. Without it none of that is tried, and nothing is said of it.
+    pub privileged: bool,
 }
 
 impl Options<'_> {
@@ -125,6 +130,8 @@ impl Options<'_> {
             spill: std::env::temp_dir(),
             observer: None,
             verify: false,
+            devices: true,
+            privileged: true,
         }
     }
 }

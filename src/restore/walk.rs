@@ -70,7 +70,7 @@ pub(super) fn run<R: ReadRepo>(
     if options.filter.is_none() {
         target.refuse_too_many(directories)?;
     }
-    let owners = Owners::new(options.numeric_ids);
+    let owners = Owners::new(options.numeric_ids, options.privileged);
     let tally = Tally::new(monitor, options.observer);
     let top_is_ours = !base.is_root() && single.is_none() && (!exists || takes_attributes(&target, &base, options));
     let engine = Engine::new(repo, Files::new(&target, &owners, &tally), options);
@@ -283,6 +283,7 @@ impl<'a, R: ReadRepo> Walk<'a, R> {
         let selection = self.options().filter.map_or(Selection::Take, |filter| filter(&self.path, directory));
         let entered = match (selection, directory) {
             (Selection::Skip, _) | (Selection::Look, false) => false,
+            _ if entry.is_device() && !self.options().devices => false,
             (_, true) => self.directory(entry, selection),
             (_, false) => {
                 self.other(entry, name);

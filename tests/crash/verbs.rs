@@ -128,6 +128,19 @@ pub(crate) const CASES: &[Case] = &[
         run: |machine| done(&machine.esker(["dump", "--archive", "tar", "latest", "/"])),
         ..READS
     },
+    Case {
+        page: "esker-drill",
+        name: "",
+        run: |machine| done(&machine.esker(["drill"])),
+        after: |machine, _, when| {
+            let again = machine.esker(["drill"]);
+            assert_eq!(again.code, 0, "{again}, {when}");
+            let names = fs::read_dir(machine.path("")).unwrap().map(|entry| entry.unwrap().file_name());
+            let left = names.filter(|name| name.to_string_lossy().starts_with("esker-drill")).count();
+            assert_eq!(left, 0, "what was restored is still there, {when}");
+        },
+        ..PLAIN
+    },
     Case { page: "esker-check", name: "", run: |machine| done(&machine.esker(["check"])), ..READS },
     Case {
         page: "esker-check",

@@ -51,6 +51,7 @@ mod out;
 mod parity;
 mod place;
 mod prune;
+mod reencrypt;
 mod remake_args;
 mod repair;
 mod repair_index;

@@ -1,5 +1,8 @@
 //! Reading and writing records: sealed under the epoch's index key, signed by their writer.
 
+use std::collections::HashMap;
+use std::sync::{Mutex, PoisonError};
+
 use super::Repository;
 use crate::crypto::credential::{self, SIGNATURE_ALGORITHM};
 use crate::crypto::{OpenError, seal};
@@ -12,7 +15,7 @@ use crate::id::{CredentialId, EpochId, ObjectId};
 use crate::storage::WriteMode;
 
 /// A record that was opened and whose signature is good.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct Opened {
     /// Who wrote it.
     pub credential: CredentialId,
@@ -24,6 +27,31 @@ pub struct Opened {
     pub hash: ObjectId,
     /// The record itself.
     pub body: Vec<u8>,
+}
+
+/// Bytes of opened records kept.
+const KNOWN_BYTES_MAX: usize = 4 << 20;
+
+/// Records that were opened by one unlocked repository, by what decides that: kind, name and stored bytes. Each
+/// collection reads what all others said several times, and private keys and signatures are what that costs.
+#[derive(Debug, Default)]
+pub(super) struct KnownRecords(Mutex<(HashMap<ObjectId, Opened>, usize)>);
+
+impl KnownRecords {
+    fn get(&self, key: &ObjectId) -> Option<Opened> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).0.get(key).cloned()
+    }
+
+    fn keep(&self, key: ObjectId, opened: &Opened) {
+        let mut known = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let bytes = opened.body.len() + size_of::<Opened>();
+        if known.1 + bytes > KNOWN_BYTES_MAX {
+            *known = Default::default();
+        }
+        if bytes <= KNOWN_BYTES_MAX / 16 && known.0.insert(key, opened.clone()).is_none() {
+            known.1 += bytes;
+        }
+    }
 }
 
 /// Whether a role may write a kind of record (SPEC §4.2).
@@ -80,6 +108,12 @@ impl Repository {
         } else {
             name
         };
+        let mut key = blake3::Hasher::new();
+        key.update(&[kind as u8]).update(hash.as_bytes()).update(bound_name.as_bytes());
+        let known = ObjectId::from_bytes(*key.finalize().as_bytes());
+        if let Some(opened) = self.known_records.get(&known) {
+            return Ok(opened);
+        }
         let record = SealedRecord::decode(kind, stored).context(what)?;
         if record.suite != seal::SUITE {
             return Err(OpenError::Unsupported(kind.what(), record.suite)).context(what);
@@ -102,13 +136,15 @@ impl Repository {
         }
         let message = signed_message(&self.config.repo, kind, bound_name, &record.epoch, signed.body);
         credential::verify(&member.public.verifying, &message, &signed.signature, kind.what()).context(what)?;
-        Ok(Opened {
+        let opened = Opened {
             credential: signed.credential,
             removed: member.removed.is_some(),
             epoch: record.epoch,
             hash,
             body: signed.body.to_vec(),
-        })
+        };
+        self.known_records.keep(known, &opened);
+        Ok(opened)
     }
 
     /// Seals and puts a record that is named by its hash below `folder`; gives the hash.

@@ -66,7 +66,7 @@ const DEEDS: &[Deed] = &[
         often: 4,
         by_writers: false,
         run: Actor::prune,
-        meets: |error| error.to_string().contains("another collection is under way"),
+        meets: |error| error.with_causes().contains("another collection is under way"),
     },
     Deed { name: "forget", often: 2, by_writers: false, run: Actor::forget, meets: |_| false },
     Deed {

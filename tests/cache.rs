@@ -182,3 +182,33 @@ fn a_cache_can_be_cleared_while_backups_are_made() {
     machine.esker(["check", "--read-data"]).success();
     machine.esker(["restore", "latest", "--target", "out"]).success();
 }
+
+/// What the cache holds of a snapshot was verified when it was read. A commit that is damaged since is told of,
+/// and the snapshot is good to restore from, whether it is named or is the latest. `check` believes no cache.
+#[test]
+fn a_snapshot_that_is_remembered_and_damaged_since_is_used_aloud_however_it_is_named() {
+    let mut machine = machine();
+    machine.set("ESKER_REPOSITORY", "repo");
+    machine.set("ESKER_KEY_FILE", "key2");
+    let listed = machine.esker(["snapshots", "--json"]).success().json();
+    let id = listed[0][0]["id"].as_str().unwrap().to_owned();
+    let commit = machine.path(&format!("repo/snapshots/{id}"));
+    let mut bytes = fs::read(&commit).unwrap();
+    let middle = bytes.len() / 2;
+    bytes[middle] ^= 1;
+    fs::write(&commit, bytes).unwrap();
+    for named in ["latest", &id, &id[..8]] {
+        let output = machine.esker(["ls", named]).success();
+        assert!(output.out().contains("files"), "{output}");
+        let told = format!("snapshot `{}` is damaged, and used as it was when it was read last", &id[..8]);
+        assert!(output.err().contains(&told), "{output}");
+        assert!(output.err().contains(&format!("snapshots/{id}")), "the object is named: {output}");
+    }
+    let output = machine.esker(["check"]).fails(4);
+    assert!(output.to_string().contains(&format!("snapshots/{id}")), "{output}");
+    // Who remembers nothing has nothing to go on with.
+    fs::remove_dir_all(machine.path("cache")).unwrap();
+    for named in ["latest", &id] {
+        assert_ne!(machine.esker(["ls", named]).code, 0);
+    }
+}

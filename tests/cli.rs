@@ -891,7 +891,7 @@ fn tags_are_changed_and_files_taken_out_of_snapshots() {
     prints!(machine.esker(["rewrite"]), @"
     error: nothing was rewritten: there is nothing to do
 
-    hint: say what to leave out with `--exclude`, or what to change with `--new-host` or `--new-time`
+    hint: say what to leave out with `--exclude`, or what to change with `--new-host` or `--new-time`; or `--reencrypt`
     [exit 2]
     ");
     prints!(machine.esker(["rewrite", "--exclude", "[", "latest"]), @"

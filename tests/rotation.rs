@@ -5,6 +5,7 @@
 
 use std::fs;
 use std::sync::Arc;
+use std::time::Duration;
 
 #[allow(dead_code)]
 #[path = "support/repo.rs"]
@@ -13,12 +14,19 @@ mod repo;
 #[path = "support/tree.rs"]
 mod tree;
 
+use esker::error::Kind;
 use esker::format::access::Role;
+use esker::monitor::Monitor;
+use esker::prune::plan::Limits;
 use esker::repo::Repository;
+use esker::repo::content::Reader;
 use esker::repo::open::Local;
 use esker::repo::secret::{KeyFile, Secret};
-use esker::storage::Storage;
+use esker::repo::snapshots::Filter;
+use esker::storage::fault::{Faulty, Plan};
 use esker::storage::memory::Memory;
+use esker::storage::record::Operation;
+use esker::storage::{ErrorKind, Storage};
 use esker::world::World;
 use repo::{Scene, noise};
 
@@ -144,4 +152,41 @@ fn a_writer_rotates_nothing_and_holds_no_private_key_of_the_new_epoch() {
     let id = writer.backup().id;
     assert!(writer.open().load_snapshot(&id).is_err());
     assert!(owner.open().load_snapshot(&id).is_ok());
+}
+
+/// What began before a rotation cannot read what a collection says under the new keys: which packs are condemned,
+/// which sessions void. It must not take that for silence (W2, W8).
+#[test]
+fn who_has_the_old_keys_alone_relies_on_nothing_beside_a_collection_under_new_ones() {
+    let memory = Memory::new();
+    let owner = scene(&memory);
+    let began_before = owner.open();
+    let id = owner.backup().id;
+    let prune = |scene: &Scene| {
+        let options = esker::prune::Options {
+            limits: Limits::default(),
+            packs: scene.packs,
+            patience: Duration::ZERO,
+            ignore_clock: false,
+            close_lost: false,
+            fold_from: 64,
+        };
+        esker::prune::run(&scene.open(), &options, &Monitor::silent(), |_| Ok(()))
+    };
+    let repo = owner.open();
+    let info = Reader::new(&repo).unwrap().find_snapshot(&id.to_string(), &Filter::default()).unwrap();
+    esker::forget::run(&repo, &[info], 0).unwrap();
+    prune(&owner).unwrap();
+    owner.open().rotate().unwrap();
+    // It has called the packs dead and does not come to delete them.
+    let plan = Plan::none().failing_from(Operation::Delete, "packs/", 1, ErrorKind::Io);
+    let faulty: Arc<dyn Storage> = Arc::new(Faulty::new(Arc::new(memory.clone()), plan));
+    prune(&owner.over(faulty)).unwrap_err();
+    assert!(!memory.list("packs/").unwrap().is_empty());
+    let error = esker::backup::run(&began_before, &owner.options(), &Monitor::silent()).unwrap_err();
+    assert_eq!(error.kind(), Kind::Refused, "{error:?}");
+    assert!(error.to_string().contains("new keys"), "{error}");
+    prune(&owner).unwrap();
+    let again = owner.backup().id;
+    is_whole(&owner, &again.to_string());
 }

@@ -260,6 +260,10 @@ impl App {
     /// slower, and nobody notices a storage that goes back.
     pub(super) fn local(&self) -> Local {
         let rollback = if self.global.accept_rollback { Rollback::Accept } else { Rollback::Refuse };
+        if self.global.storage.storage_time.is_some() {
+            // What once was is nothing to remember, nor has the storage gone back.
+            return Local { rollback, notices: self.notices.clone(), ..Local::default() };
+        }
         let cache = self.cache_place().filter(|_| !self.global.no_cache);
         let cache = cache.and_then(|path| self.made(&path, make_directory, "cache", "all is read again"));
         let state =

@@ -69,7 +69,11 @@ pub(super) fn snapshot(app: &App, reader: &Reader<'_>, args: &SnapshotArgs) -> R
     }
     let (info, unreadable) = reader.find_readable_snapshot(&id, &filter)?;
     for (session, error) in unreadable {
-        let message = format!("snapshot `{}` is newer and cannot be read: {}", session.short(), error.with_causes());
+        let (short, why) = (session.short(), error.with_causes());
+        let message = match session == info.id() {
+            true => format!("snapshot `{short}` is damaged, and used as it was when it was read last: {why}"),
+            false => format!("snapshot `{short}` is newer and cannot be read: {why}"),
+        };
         app.console.remark(Severity::Warning, &message);
     }
     Ok(Chosen { info, path })

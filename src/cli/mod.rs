@@ -55,6 +55,7 @@ mod out;
 mod parity;
 mod place;
 mod prune;
+mod reencrypt;
 mod remake_args;
 mod repair;
 mod repair_index;

@@ -8,7 +8,9 @@ use std::sync::Arc;
 use zeroize::Zeroizing;
 
 use super::app::App;
+use super::choose;
 use super::fail::{Fail, Result, usage};
+use super::time::DayEnd;
 use crate::error::{Context, Error, Kind};
 use crate::format::config::Config;
 use crate::monitor::Severity;
@@ -21,6 +23,7 @@ use crate::storage::local::Local;
 use crate::storage::probe::{self, Creates};
 use crate::storage::remote::{self, OpenError};
 use crate::storage::{ErrorKind, Storage};
+use crate::world::Time;
 
 /// What `--repo` names.
 enum Place {
@@ -95,20 +98,27 @@ struct Options<'a> {
     configured: Vec<(String, Zeroizing<String>)>,
     /// Those typed for another repository than `--repo`, if it is to be reached by its own.
     own: Option<&'a [String]>,
+    /// The moment at which it is to be shown.
+    as_of: Option<Time>,
 }
 
 impl Options<'_> {
     fn of_repo(app: &App) -> Result<Self> {
-        Ok(Self { configured: super::unlock::options(app, &app.options)?, own: None })
+        let as_of = choose::moment(app, "--storage-time", app.global.storage.storage_time.as_ref(), DayEnd::Last)?;
+        Ok(Self { configured: super::unlock::options(app, &app.options)?, own: None, as_of })
     }
 
     /// Of another repository than `--repo`, with what was typed for it.
     fn of_other<'a>(app: &App, own: Option<&'a [String]>) -> Result<Options<'a>> {
-        Ok(Options { configured: super::unlock::options(app, &app.to_options)?, own })
+        Ok(Options { configured: super::unlock::options(app, &app.to_options)?, own, as_of: None })
     }
 
     /// For a place without options: one that is not behind a URL.
     fn refuse(&self) -> Result<()> {
+        if self.as_of.is_some() {
+            let what = "what was once in a local repository cannot be asked for";
+            return Err(usage(what).hint("`--storage-time` is for buckets of S3 that keep versions").into());
+        }
         match self.configured.first() {
             Some((name, _)) => Err(usage(format!("a local repository has no option `{name}`")).into()),
             None => Ok(()),
@@ -125,6 +135,7 @@ fn limited(app: &App, local: Local) -> Arc<dyn Storage> {
 /// The storage behind a URL, or one to be made there.
 fn reach_url(app: &App, url: &str, options: Options<'_>, make: bool) -> Result<Arc<dyn Storage>> {
     let mut settings = app.global.storage.settings(app, url, options.own)?;
+    settings.as_of = options.as_of;
     settings.options.extend(options.configured.into_iter().map(|(name, value)| (name, value.to_string())));
     let reached = if make { remote::create(url, &settings) } else { remote::open(url, &settings) };
     reached.map_err(|error| match error {

@@ -1,6 +1,7 @@
 //! What can be typed of `tag`, `rewrite` and `repair snapshots`.
 
 use super::args::{ExcludeArgs, FilterArgs};
+use super::text::parse_bytes;
 use super::time::parse_age;
 
 #[derive(Debug, clap::Args)]
@@ -28,6 +29,13 @@ pub(super) struct RewriteArgs {
     pub(super) snapshots: Vec<String>,
     #[command(flatten)]
     pub(super) excludes: ExcludeArgs,
+    /// Instead, store anew what is sealed under keys from before the last `key rotate`; snapshots stay as they are,
+    /// and `prune` deletes the old packs
+    #[arg(long, conflicts_with_all = ["snapshots", "ExcludeArgs", "FilterArgs", "new_host", "new_time", "forget"])]
+    pub(super) reencrypt: bool,
+    /// Store no more than so much anew; the next run goes on from there
+    #[arg(long, value_name = "SIZE", value_parser = parse_bytes, requires = "reencrypt")]
+    pub(super) max_bytes: Option<u64>,
     /// Say that they are of this machine
     #[arg(long, value_name = "HOST")]
     pub(super) new_host: Option<String>,
@@ -40,7 +48,7 @@ pub(super) struct RewriteArgs {
     /// How long those can be brought back with `undelete`
     #[arg(long, value_name = "TIME", default_value = "7d", value_parser = parse_age, requires = "forget")]
     pub(super) undelete_window: u64,
-    /// Only say what would be left out
+    /// Only say what would be done
     #[arg(short = 'n', long)]
     pub(super) dry_run: bool,
     #[command(flatten)]

@@ -6,7 +6,7 @@ use super::app::App;
 use super::fail::{Result, usage};
 use super::remake_args::RewriteArgs;
 use super::time::{DayEnd, parse};
-use super::{choose, json as objects, place, text};
+use super::{choose, json as objects, place, reencrypt, text};
 use crate::format::access::Role;
 use crate::repo::content::Reader;
 use crate::repo::keys::not_an_owner;
@@ -14,9 +14,12 @@ use crate::repo::snapshots::{Filter, SnapshotInfo};
 use crate::rewrite::{Became, Options, Report, run as make_again};
 
 pub(super) fn run(app: &App, args: &RewriteArgs) -> Result<()> {
+    if args.reencrypt {
+        return reencrypt::run(app, args.max_bytes, args.dry_run);
+    }
     let exclude = choose::excludes(app, &args.excludes, "nothing was rewritten")?;
     if exclude.is_empty() && args.new_host.is_none() && args.new_time.is_none() {
-        let hint = "say what to leave out with `--exclude`, or what to change with `--new-host` or `--new-time`";
+        let hint = "say what to leave out with `--exclude`, or what to change with `--new-host` or `--new-time`; or `--reencrypt`";
         return Err(usage("nothing was rewritten: there is nothing to do").hint(hint).into());
     }
     let time = args.new_time.as_deref().map(|text| parse(text, app.world.now(), &app.time_zone, DayEnd::First));

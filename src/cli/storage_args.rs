@@ -20,6 +20,9 @@ pub(super) struct StorageArgs {
     /// Do not verify whom the storage's certificate is of: anyone on the way can read along and answer
     #[arg(long, global = true, help_heading = STORAGE)]
     pub(super) insecure_tls: bool,
+    /// Show the storage as it was at TIME, and change nothing: for buckets of S3 that keep versions
+    #[arg(long, global = true, value_name = "TIME", help_heading = STORAGE)]
+    pub(super) storage_time: Option<String>,
     /// Send at most this many KiB a second
     #[arg(long, global = true, value_name = "KiB/s", help_heading = STORAGE, value_parser = parse_rate)]
     pub(super) limit_upload: Option<u64>,

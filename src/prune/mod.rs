@@ -2,12 +2,14 @@
 //!
 //! [`survey`] looks at the repository and marks what is live, [`mod@plan`] chooses what to delete and what to
 //! rewrite, [`repack`] rewrites it in an ordinary session, [`ask`] waits for the writers that may not have
-//! seen what is condemned, [`fold`] puts single records together, and this file puts the steps in their order. A collection has a random
+//! seen what is condemned, [`fold`] puts single records together, and this file puts the steps in their order.
+//! [`mod@reencrypt`] goes as far as rewriting, for another reason. A collection has a random
 //! id and is never gone on with: one that stops costs the next its work, nothing else.
 
 mod ask;
 pub mod fold;
 pub mod plan;
+pub mod reencrypt;
 mod repack;
 mod survey;
 
@@ -112,7 +114,8 @@ pub fn run(
     let mut report = Report { plan, ..Report::default() };
     let mut garbage = report.plan.garbage.clone();
     if !report.plan.repack.is_empty() {
-        report.bytes_written = repack::run(&survey, &live, &report.plan, options, monitor)?;
+        report.bytes_written = repack::run(&survey, &live, &report.plan.repack, options.packs, monitor)
+            .context(|| "nothing was collected")?;
         report.packs_repacked = report.plan.repack.len() as u64;
         // What was rewritten has a place in the new packs; looked at afresh, since others went on meanwhile.
         let avoid = report.plan.repack.clone();

@@ -63,6 +63,8 @@ pub struct PackUse {
     pub has_trees: bool,
     /// Whether it may be rewritten: its session is certain and an owner answers for it.
     pub movable: bool,
+    /// How many epochs are newer than the one it is sealed under.
+    pub epochs_behind: usize,
 }
 
 impl PackUse {
@@ -72,10 +74,11 @@ impl PackUse {
         self.plain_bytes = self.plain_bytes.max(other.plain_bytes);
         self.has_trees |= other.has_trees;
         self.movable &= other.movable;
+        self.epochs_behind = self.epochs_behind.max(other.epochs_behind);
     }
 
     /// The share of its length that what is kept takes.
-    fn live_bytes(&self) -> u64 {
+    pub fn live_bytes(&self) -> u64 {
         match self.plain_bytes {
             0 => self.stored_bytes,
             plain => {
@@ -208,7 +211,13 @@ mod tests {
 
     /// A pack of 32 MiB of which so many percent are kept.
     fn pack(kept_percent: u64) -> PackUse {
-        PackUse { stored_bytes: 32 * MIB, plain_bytes: 100, kept_bytes: kept_percent, has_trees: false, movable: true }
+        PackUse {
+            stored_bytes: 32 * MIB,
+            plain_bytes: 100,
+            kept_bytes: kept_percent,
+            movable: true,
+            ..PackUse::default()
+        }
     }
 
     fn choose(packs: &[PackUse], limits: &Limits) -> Plan {

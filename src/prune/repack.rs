@@ -2,36 +2,43 @@
 //!
 //! Every chunk's id is computed again before it is written: damage is never carried over.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use super::plan::Plan;
 use super::survey::{Live, Survey};
-use super::{Options, outrun, refused};
+use super::{outrun, refused};
 use crate::error::{Error, Kind, Result};
 use crate::format::pack::FrameKind;
 use crate::format::session::CommitKind;
+use crate::id::PackId;
 use crate::index::Found;
 use crate::monitor::Monitor;
 use crate::repo::content::location;
 use crate::repo::frames::{Buffers, spans};
-use crate::repo::pack_writer::{PackWriter, kind_of_chunks};
+use crate::repo::pack_writer::{PackSettings, PackWriter, kind_of_chunks};
 use crate::repo::reader::{FrameAt, ReadRepo};
 use crate::repo::session::{Session, pack_name};
 
-/// Rewrites the packs of a plan; gives the bytes of the packs written.
-pub(super) fn run(survey: &Survey<'_>, live: &Live, plan: &Plan, options: &Options, monitor: &Monitor) -> Result<u64> {
+/// Stores what is live in `packs` anew; gives the bytes of the packs written.
+pub(super) fn run(
+    survey: &Survey<'_>,
+    live: &Live,
+    packs: &BTreeSet<PackId>,
+    settings: PackSettings,
+    monitor: &Monitor,
+) -> Result<u64> {
     let reader = &survey.reader;
     let repo = reader.repo();
-    let kept = survey.kept_in(live, &plan.repack);
+    let kept = survey.kept_in(live, packs);
     let session = Arc::new(Session::begin(repo)?);
-    let mut writer = PackWriter::new(session.clone(), options.packs, Arc::new(|_| {}));
+    let mut writer = PackWriter::new(session.clone(), settings, Arc::new(|_| {}));
     let frames: Vec<&[Found]> = kept.chunk_by(|a, b| location(a).frame == location(b).frame).collect();
     let places: Vec<FrameAt> = frames.iter().map(|frame| location(&frame[0]).frame).collect();
     let mut builders = [FrameKind::Data, FrameKind::Directory, FrameKind::List].map(|kind| (kind, writer.frames()));
     let mut buffers = Buffers::default();
     for span in spans(&places, reader.span_bytes_max()) {
         if monitor.stopping() {
-            return Err(Error::new(Kind::Interrupted, "the collection was interrupted; nothing was deleted"));
+            return Err(Error::new(Kind::Interrupted, "interrupted"));
         }
         session.show_alive();
         let mut outcome = Ok(());
@@ -70,8 +77,7 @@ fn copy(
         let start = at.chunk_offset as usize;
         let damaged = |detail: &str| {
             let pack = reader.catalog().packs()[at.frame.pack as usize].id;
-            let what =
-                format!("nothing was collected: chunk `{}` in `{}` {detail}", found.row.id.short(), pack_name(&pack));
+            let what = format!("chunk `{}` in `{}` {detail}", found.row.id.short(), pack_name(&pack));
             Error::new(Kind::Damaged, what).hint("to see what that affects, run `esker check --read-data`")
         };
         let kind = FrameKind::from_u8(at.frame.kind).map_err(|_| damaged("is of no known kind"))?;

@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use super::plan::{Limits, PackUse, Plan};
+use super::reencrypt::Amount;
 use crate::error::{Error, Kind, Result};
 use crate::format::pack::FrameKind;
 use crate::format::session::CommitKind;
@@ -281,12 +282,23 @@ impl<'r> Survey<'r> {
         catalog.packs().iter().map(|pack| trusted(pack.origin) || attested.contains_key(&pack.description)).collect()
     }
 
-    /// Calls `each` with every chunk's rows and, if it is live, where it is kept. What lies in packs to `avoid`
-    /// is kept elsewhere if it can be.
+    /// By pack number, how many epochs are newer than the one it says it is sealed under.
+    fn epochs_behind(&self) -> Vec<usize> {
+        let catalog = self.reader.catalog();
+        let epochs = self.reader.repo().access.epochs();
+        let behind = |epoch| epochs.iter().rev().position(|known| known.id == epoch).unwrap_or(epochs.len());
+        let of_origins: Vec<usize> = catalog.origins().iter().map(|origin| behind(origin.epoch)).collect();
+        let of_pack = |origin: u32| of_origins.get(origin as usize).copied().unwrap_or(epochs.len());
+        catalog.packs().iter().map(|pack| of_pack(pack.origin)).collect()
+    }
+
+    /// Calls `each` with every chunk's rows and, if it is live, where it is kept: of several places where it is
+    /// sealed under the newest keys. What lies in packs to `avoid` is kept elsewhere if it can be.
     fn each_chunk(&self, live: &Live, avoid: &BTreeSet<PackId>, mut each: impl FnMut(&[Found], Option<Keep<'_>>)) {
         let reader = &self.reader;
         let usable = self.usable(|pack| !reader.collections().condemned.contains(pack));
         let trusted = self.trusted();
+        let behind = self.epochs_behind();
         let packs = reader.catalog().packs();
         let (damaged, condemned) = (&reader.collections().damaged, &reader.collections().condemned);
         reader.catalog().each_chunk(|rows| {
@@ -298,7 +310,8 @@ impl<'r> Survey<'r> {
             // One place is enough if an owner answers for it. A writer could have planted junk under this id.
             let best = places.iter().filter(|found| trusted[found.row.pack as usize]).min_by_key(|found| {
                 let pack = id_of(found);
-                (damaged.contains(&(found.row.id, pack)), avoid.contains(&pack), found.row.pack)
+                let number = found.row.pack;
+                (damaged.contains(&(found.row.id, pack)), avoid.contains(&pack), behind[number as usize], number)
             });
             // An owner's copy that another collection may delete is saved, even beside a writer's that stays:
             // else that collection could never be finished (G6), for a writer's copy is not enough.
@@ -395,7 +408,30 @@ impl<'r> Survey<'r> {
     pub(super) fn plan(&self, live: &Live, limits: &Limits) -> Result<Plan> {
         let uses = self.uses(live, &BTreeSet::new())?;
         let garbage = self.garbage_of(&uses);
-        let trusted = self.trusted();
+        let packs = self.in_use(&uses, &garbage);
+        let stored_bytes = self.candidates.values().sum();
+        let garbage_bytes = garbage.iter().filter_map(|pack| self.candidates.get(pack)).sum();
+        let mut plan = Plan::choose(&packs, limits);
+        plan.repack.extend(uses.rescue.iter().copied());
+        plan.forgotten = self.counted(|standing| matches!(standing, Standing::Forgotten { in_effect: false, .. }));
+        plan.snapshots = self.counted(|standing| standing == Standing::Live);
+        Ok(Plan { garbage, garbage_bytes, stored_bytes, open_sessions: self.open.len() as u64, ..plan })
+    }
+
+    /// How the packs are used of which something is kept; and how much of the others is under older keys.
+    pub(super) fn packs_in_use(&self, live: &Live) -> Result<(BTreeMap<PackId, PackUse>, Amount)> {
+        let uses = self.uses(live, &BTreeSet::new())?;
+        let garbage = self.garbage_of(&uses);
+        let packs = self.reader.catalog().packs().iter().zip(self.epochs_behind());
+        let older = packs.filter(|(pack, behind)| *behind > 0 && garbage.contains(&pack.id));
+        let older: BTreeSet<&PackId> = older.map(|(pack, _)| &pack.id).collect();
+        let mut spent = Amount::default();
+        older.into_iter().for_each(|pack| spent.add(self.candidates.get(pack).copied().unwrap_or_default()));
+        Ok((self.in_use(&uses, &garbage), spent))
+    }
+
+    fn in_use(&self, uses: &Uses, garbage: &BTreeSet<PackId>) -> BTreeMap<PackId, PackUse> {
+        let (trusted, behind) = (self.trusted(), self.epochs_behind());
         let catalog = self.reader.catalog();
         let mut packs: BTreeMap<PackId, PackUse> = BTreeMap::new();
         for (number, pack) in (0_u32..).zip(catalog.packs()) {
@@ -410,16 +446,11 @@ impl<'r> Survey<'r> {
                 kept_bytes: uses.kept[at],
                 has_trees: uses.trees[at] > 0,
                 movable: certain && trusted[at],
+                epochs_behind: behind[at],
             };
             packs.entry(pack.id).and_modify(|known| known.join(&pack_use)).or_insert(pack_use);
         }
-        let stored_bytes = self.candidates.values().sum();
-        let garbage_bytes = garbage.iter().filter_map(|pack| self.candidates.get(pack)).sum();
-        let mut plan = Plan::choose(&packs, limits);
-        plan.repack.extend(uses.rescue.iter().copied());
-        plan.forgotten = self.counted(|standing| matches!(standing, Standing::Forgotten { in_effect: false, .. }));
-        plan.snapshots = self.counted(|standing| standing == Standing::Live);
-        Ok(Plan { garbage, garbage_bytes, stored_bytes, open_sessions: self.open.len() as u64, ..plan })
+        packs
     }
 
     fn counted(&self, wanted: impl Fn(Standing) -> bool) -> u64 {

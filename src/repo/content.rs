@@ -13,6 +13,7 @@ use super::Repository;
 use super::collections::{Collections, Lists};
 use super::commits::Commits;
 use super::frames::{self, Buffers};
+use super::look_again::Again;
 use super::read_ahead::ReadAhead;
 use super::reader::{FrameAt, Location, ReadRepo};
 use super::session::pack_name;
@@ -26,6 +27,7 @@ use crate::error::{Context, Error, Kind, Result};
 use crate::format::pack::{FRAME_PLAIN_BYTES_MAX, Frame, FrameKind, frame_aad};
 use crate::id::{ChunkId, PackId, SessionId};
 use crate::index::{Catalog, ChunkRow, Found, OriginRow, PackRow};
+use crate::storage::ErrorKind;
 
 /// Plain bytes of open frames kept for single chunks that follow each other.
 const OPEN_FRAMES_BYTES_MAX: usize = 32 << 20;
@@ -42,22 +44,16 @@ pub struct Reader<'r> {
     trusted: Vec<bool>,
     /// Whether the catalog says what a cache has told.
     is_cached: bool,
-    /// What looking again has found, once it was needed.
-    again: OnceLock<Again>,
+    /// What looking again has found, once it was needed, and again each time others had moved things since.
+    again: OnceLock<Box<Again>>,
     looking_again: Mutex<()>,
+    /// Packs that were found gone before the last look was made, or when there was nothing new to look at.
+    known_gone: Mutex<HashSet<PackId>>,
     secrets: Mutex<HashMap<OriginRow, SecretKey>>,
     pack_keys: Mutex<HashMap<u32, SecretKey>>,
     open_frames: Mutex<OpenFrames>,
     ahead: ReadAhead,
     faults: Vec<(String, Error)>,
-}
-
-/// What looking again has found.
-struct Again {
-    /// Its packs' numbers follow those of the reader's catalog.
-    catalog: Catalog,
-    /// The packs that count by the reader's catalog.
-    named: HashSet<PackId>,
 }
 
 #[derive(Default)]
@@ -118,6 +114,7 @@ impl<'r> Reader<'r> {
             is_cached,
             again: OnceLock::new(),
             looking_again: Mutex::default(),
+            known_gone: Mutex::default(),
             secrets: Mutex::default(),
             pack_keys: Mutex::default(),
             open_frames: Mutex::default(),
@@ -199,12 +196,16 @@ impl<'r> Reader<'r> {
             .ok_or_else(|| Error::new(Kind::Failed, "the cache names a session it does not hold"))
     }
 
+    /// The reader's catalog and those of its later looks, each with the number its packs begin at.
+    fn catalogs(&self) -> impl Iterator<Item = (&Catalog, usize)> {
+        let later = std::iter::successors(self.again.get(), |again| again.later.get());
+        std::iter::once((&self.catalog, 0)).chain(later.map(|again| (&again.catalog, again.first_pack)))
+    }
+
     /// Which catalog has a pack, and under which number.
     fn catalog_of(&self, pack: u32) -> (Option<&Catalog>, usize) {
-        match (pack as usize).checked_sub(self.alive.len()) {
-            None => (Some(&self.catalog), pack as usize),
-            Some(number) => (self.again.get().map(|again| &again.catalog), number),
-        }
+        let found = self.catalogs().filter(|(_, first)| pack as usize >= *first).last();
+        found.map_or((None, 0), |(catalog, first)| (Some(catalog), pack as usize - first))
     }
 
     /// The places a chunk lies at, packs that count only.
@@ -216,26 +217,17 @@ impl<'r> Reader<'r> {
         self.trusted.get(found.row.pack as usize) == Some(&true)
     }
 
-    /// The places a chunk lies at that the index did not say, or that only a cache did. The first call reads
-    /// what there is to read.
+    /// The places a chunk lies at that the index did not say, or that only a cache did, by every look that was
+    /// made. The first call makes one, and reads what there is to read.
     pub fn other_places<'a>(&'a self, id: &'a ChunkId) -> Result<impl Iterator<Item = Found> + 'a> {
-        let again = &self.again()?.catalog;
-        Ok(again.lookup(id).filter_map(|found| {
-            let row = again.packs().get(found.row.pack as usize)?;
-            let is_void = again.origins().get(row.origin as usize).is_some_and(|origin| self.is_void(&origin.session));
-            let pack = u32::try_from(self.alive.len() + found.row.pack as usize).ok()?;
-            let counts = !is_void && !self.collections.dead.contains(&row.id);
-            counts.then_some(Found { row: ChunkRow { pack, ..found.row }, ..found })
-        }))
+        let looks = std::iter::successors(Some(self.again()?), |again| again.later.get().map(|later| &**later));
+        Ok(looks.flat_map(|again| again.places(id)))
     }
 
     /// Every chunk row of some packs, by their numbers, in the order in which they lie there.
     pub fn rows_of(&self, packs: &BTreeSet<u32>) -> Vec<ChunkRow> {
         let mut rows = Vec::new();
-        for (catalog, base) in
-            [(Some(&self.catalog), 0), (self.again.get().map(|again| &again.catalog), self.alive.len())]
-        {
-            let Some(catalog) = catalog else { continue };
+        for (catalog, base) in self.catalogs() {
             let wanted = |row: &ChunkRow| {
                 let pack = u32::try_from(base + row.pack as usize).ok()?;
                 packs.contains(&pack).then_some(ChunkRow { pack, ..*row })
@@ -267,9 +259,33 @@ impl<'r> Reader<'r> {
             return Ok(again);
         }
         let alive = (0_u32..).zip(self.catalog.packs()).filter(|(number, _)| self.is_alive(*number));
-        let named: HashSet<PackId> = alive.map(|(_, pack)| pack.id).collect();
-        let catalog = self.repo.look_again((!self.is_cached).then_some(&named), &self.collections)?;
-        Ok(self.again.get_or_init(|| Again { catalog, named }))
+        let named = Arc::new(alive.map(|(_, pack)| pack.id).collect());
+        let again = Again::look(self.repo, named, self.is_cached, self.alive.len())?;
+        Ok(self.again.get_or_init(|| again))
+    }
+
+    /// Looks once more after `last`, if a chunk was in a pack that is gone and others have said something since.
+    ///
+    /// Each pack is a reason once, so that a repository that has lost some is not looked through for each chunk.
+    fn after<'a>(&self, last: &'a Again, gone: &HashSet<PackId>) -> Result<Option<&'a Again>> {
+        if let Some(later) = last.later.get() {
+            return Ok(Some(later));
+        }
+        let _alone = self.looking_again.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(later) = last.later.get() {
+            return Ok(Some(later));
+        }
+        let mut known = self.known_gone.lock().unwrap_or_else(PoisonError::into_inner);
+        if gone.is_subset(&known) {
+            return Ok(None);
+        }
+        if !last.is_outrun(self.repo)? {
+            known.extend(gone);
+            return Ok(None);
+        }
+        let later = last.look_again(self.repo, self.is_cached)?;
+        known.extend(gone);
+        Ok(Some(last.later.get_or_init(|| later)))
     }
 
     /// The secret of the session that made a pack.
@@ -311,24 +327,40 @@ impl<'r> Reader<'r> {
     /// A chunk of any kind, from the first place where it is whole. Where a writer alone says it is
     /// comes last: it can say so of any number of places.
     fn verified(&self, kind: ChunkKind, id: &ChunkId) -> Result<Vec<u8>> {
-        let mut last = None;
+        let (mut last, mut gone) = (None, HashSet::new());
         let of_trust = |wanted: bool| self.places(id).filter(move |found| self.is_trusted(found) == wanted);
         for found in of_trust(true).chain(of_trust(false)) {
             match self.verified_at(kind, id, &location(&found)) {
                 Ok(bytes) => return Ok(bytes),
-                Err(error) => last = Some(error),
+                Err(error) => {
+                    gone.extend(self.gone_for(&found, &error));
+                    last = Some(error);
+                }
             }
         }
-        for found in self.other_places(id)? {
-            match self.verified_at(kind, id, &location(&found)) {
-                Ok(bytes) => {
-                    self.doubt_the_cache(&found);
-                    return Ok(bytes);
+        let mut look = Some(self.again()?);
+        while let Some(again) = look {
+            for found in again.places(id) {
+                match self.verified_at(kind, id, &location(&found)) {
+                    Ok(bytes) => {
+                        self.doubt_the_cache(&found);
+                        return Ok(bytes);
+                    }
+                    Err(error) => {
+                        gone.extend(self.gone_for(&found, &error));
+                        last.get_or_insert(error);
+                    }
                 }
-                Err(error) => drop(last.get_or_insert(error)),
             }
+            look = self.after(again, &gone)?;
         }
         Err(last.unwrap_or_else(|| missing(id)))
+    }
+
+    /// The pack, if it is for this that a chunk was not read there.
+    fn gone_for(&self, found: &Found, error: &Error) -> Option<PackId> {
+        let is_gone = error.storage_kind() == Some(ErrorKind::NotFound);
+        self.pack(found.row.pack).ok().filter(|_| is_gone).map(|pack| pack.id)
     }
 
     /// A chunk was found only by looking again. If the cache knows of its pack, what that says is not so:

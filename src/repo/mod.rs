@@ -92,6 +92,7 @@ pub struct Repository {
     watch: pins::Watch,
     /// What this process has learned of its logs.
     shelf: logs::Shelf,
+    known_records: records::KnownRecords,
 }
 
 impl Repository {

@@ -12,6 +12,7 @@ use super::commits::SNAPSHOTS;
 use super::keys::{ContentKeys, Keys, seal_grant};
 use super::logs::{LOG, Shelf};
 use super::pins::{Notices, Rollback, Watch};
+use super::records::KnownRecords;
 use super::secret::{KeyFile, Secret};
 use crate::chunk::cut::Parameters;
 use crate::crypto::credential::{self, Credential, SIGNATURE_ALGORITHM};
@@ -289,7 +290,17 @@ impl Repository {
     ) -> Result<Self> {
         let keys = Keys::open(config.repo, credential, &access)?;
         let cache = local.cache.map(|cache| cache_directory(&cache, &config.repo, &storage.place()));
-        let mut repository = Self { storage, world, config, access, keys, cache, watch, shelf: Shelf::default() };
+        let mut repository = Self {
+            storage,
+            world,
+            config,
+            access,
+            keys,
+            cache,
+            watch,
+            shelf: Shelf::default(),
+            known_records: KnownRecords::default(),
+        };
         repository.look_at_pins()?;
         Ok(repository)
     }

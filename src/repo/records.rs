@@ -1,6 +1,10 @@
 //! Reading and writing records: sealed under the epoch's index key, signed by their writer.
 
+use std::collections::{BTreeSet, HashMap};
+use std::sync::{Mutex, PoisonError};
+
 use super::Repository;
+use super::access::AccessList;
 use crate::crypto::credential::{self, SIGNATURE_ALGORITHM};
 use crate::crypto::{OpenError, seal};
 use crate::error::{Context, Error, Kind, Result};
@@ -12,7 +16,7 @@ use crate::id::{CredentialId, EpochId, ObjectId};
 use crate::storage::WriteMode;
 
 /// A record that was opened and whose signature is good.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct Opened {
     /// Who wrote it.
     pub credential: CredentialId,
@@ -24,6 +28,36 @@ pub struct Opened {
     pub hash: ObjectId,
     /// The record itself.
     pub body: Vec<u8>,
+}
+
+/// Bytes of opened records kept.
+const KNOWN_BYTES_MAX: usize = 4 << 20;
+
+/// Records that were opened by one unlocked repository, by what decides that: kind, name and stored bytes. Each
+/// collection reads what all others said several times, and private keys and signatures are what that costs.
+#[derive(Debug, Default)]
+pub(super) struct KnownRecords {
+    /// What they say, and how much memory that takes.
+    opened: Mutex<(HashMap<ObjectId, Opened>, usize)>,
+    /// Epochs that records of collections, and logs, say they are of, and that this credential has no keys of.
+    foreign: Mutex<BTreeSet<EpochId>>,
+}
+
+impl KnownRecords {
+    fn get(&self, key: &ObjectId) -> Option<Opened> {
+        self.opened.lock().unwrap_or_else(PoisonError::into_inner).0.get(key).cloned()
+    }
+
+    fn keep(&self, key: ObjectId, opened: &Opened) {
+        let mut known = self.opened.lock().unwrap_or_else(PoisonError::into_inner);
+        let bytes = opened.body.len() + size_of::<Opened>();
+        if known.1 + bytes > KNOWN_BYTES_MAX {
+            *known = Default::default();
+        }
+        if bytes <= KNOWN_BYTES_MAX / 16 && known.0.insert(key, opened.clone()).is_none() {
+            known.1 += bytes;
+        }
+    }
 }
 
 /// Whether a role may write a kind of record (SPEC §4.2).
@@ -80,11 +114,22 @@ impl Repository {
         } else {
             name
         };
+        let mut key = blake3::Hasher::new();
+        key.update(&[kind as u8]).update(hash.as_bytes()).update(bound_name.as_bytes());
+        let known = ObjectId::from_bytes(*key.finalize().as_bytes());
+        if let Some(opened) = self.known_records.get(&known) {
+            return Ok(opened);
+        }
         let record = SealedRecord::decode(kind, stored).context(what)?;
         if record.suite != seal::SUITE {
             return Err(OpenError::Unsupported(kind.what(), record.suite)).context(what);
         }
-        let key = self.keys.index_key(&record.epoch, kind.what()).context(what)?;
+        let key = self.keys.index_key(&record.epoch, kind.what()).inspect_err(|_| {
+            if matches!(kind, RecordKind::Condemned | RecordKind::Swept | RecordKind::Done | RecordKind::Log) {
+                self.known_records.foreign.lock().unwrap_or_else(PoisonError::into_inner).insert(record.epoch);
+            }
+        });
+        let key = key.context(what)?;
         let derived = key.derive_salted(&record.salt, &kind.key_purpose());
         let key = seal::committed(derived, &record.commitment, kind.what()).context(what)?;
         let aad = sealed_aad(&self.config.repo, kind, bound_name, &record.epoch);
@@ -102,13 +147,33 @@ impl Repository {
         }
         let message = signed_message(&self.config.repo, kind, bound_name, &record.epoch, signed.body);
         credential::verify(&member.public.verifying, &message, &signed.signature, kind.what()).context(what)?;
-        Ok(Opened {
+        let opened = Opened {
             credential: signed.credential,
             removed: member.removed.is_some(),
             epoch: record.epoch,
             hash,
             body: signed.body.to_vec(),
-        })
+        };
+        self.known_records.keep(known, &opened);
+        Ok(opened)
+    }
+
+    /// Refuses to rely on what collections were found to say when some of it is sealed under an epoch that was
+    /// opened since the repository was, or that this credential was not granted: what cannot be read is no silence.
+    ///
+    /// Anybody can put up something that says it is of an epoch nobody has opened; that counts as absent.
+    pub(crate) fn refuse_with_old_keys(&self) -> Result<()> {
+        let foreign = self.known_records.foreign.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        if foreign.is_empty() {
+            return Ok(());
+        }
+        let access = AccessList::load(&*self.storage, &self.config)?;
+        if !access.epochs().iter().any(|epoch| foreign.contains(&epoch.id)) {
+            return Ok(());
+        }
+        let what = "there are new keys, and what was said with them cannot be read with the old ones";
+        Err(Error::new(Kind::Refused, what)
+            .hint("run the same command again; if it says the same, let an owner run `esker key rotate` once more"))
     }
 
     /// Seals and puts a record that is named by its hash below `folder`; gives the hash.

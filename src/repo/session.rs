@@ -135,6 +135,7 @@ impl<'r> Session<'r> {
         // … and then the sweeps once more: a flag is deleted only after its collection's sweep is
         // there, so whoever missed the flag sees the sweep.
         collections.add(repo.load_collections()?);
+        repo.refuse_with_old_keys()?;
         commits.leave_out(&collections.void);
         repo.pin_commits(&commits);
         // A flagged session is usable only once every collection that flagged it has published
@@ -405,6 +406,7 @@ impl<'r> Session<'r> {
         // W8: only then look for flags, then at all sweeps.
         let flagged = repo.load_flags(&format!("{FLAGS}{}/", self.id))?.contains_key(&self.id);
         let void = repo.load_collections()?.void.contains(&self.id);
+        repo.refuse_with_old_keys().context(what)?;
         // A commit of this session that was folded before this one was put is a clone's: like a flag.
         let cloned = repo.known_logs().find(&name).is_some_and(|(item, _)| item.hash != hash);
         if flagged || void || cloned {

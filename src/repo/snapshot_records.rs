@@ -5,8 +5,8 @@
 //! cache says nothing to whoever finds it. It is kept for the commit's bytes by their hash, so it is of
 //! use only as long as the very same commit is in the storage.
 //!
-//! That the commit can still be read is not found out by listing; `check` and whatever reads one snapshot
-//! reads its commit anew.
+//! That the commit can still be read is not found out by listing; `check`, and whatever reads one snapshot,
+//! reads its commit anew, and goes on with what is remembered, aloud, when that is damaged by now.
 
 use super::commits::CommitHeader;
 use super::content::Reader;
@@ -25,11 +25,11 @@ const BATCH: usize = 4096;
 const SHARE: usize = 256;
 
 impl Reader<'_> {
-    /// Calls `each` with the snapshot of each of these commits, or why it is damaged.
+    /// Calls `each` with the snapshot of each of these commits, or why it is damaged; and whether it was remembered.
     pub(super) fn each_snapshot(
         &self,
         headers: &[&CommitHeader],
-        each: &mut dyn FnMut(&CommitHeader, Result<Snapshot>),
+        each: &mut dyn FnMut(&CommitHeader, Result<Snapshot>, bool),
     ) -> Result<()> {
         let repo = self.repo();
         // Opening a snapshot costs more than reading it where the storage is near.
@@ -44,7 +44,7 @@ impl Reader<'_> {
         let mut unknown = Vec::new();
         for (header, known) in headers.iter().zip(known) {
             match known {
-                Some(snapshot) => each(header, Ok(snapshot)),
+                Some(snapshot) => each(header, Ok(snapshot), true),
                 None => unknown.push(*header),
             }
         }
@@ -67,7 +67,7 @@ impl Reader<'_> {
                     learning.get_or_insert_with(|| repo.open_catalog()).put_facts(&learned);
                 }
             }
-            headers.iter().zip(read).for_each(|(header, read)| each(header, read.map(|info| info.snapshot)));
+            headers.iter().zip(read).for_each(|(header, read)| each(header, read.map(|info| info.snapshot), false));
         }
         Ok(())
     }

@@ -1,5 +1,7 @@
 //! Listing snapshots and finding the one that was meant.
 
+use std::collections::BTreeSet;
+
 use super::Repository;
 use super::commits::CommitHeader;
 use super::content::Reader;
@@ -96,30 +98,39 @@ pub type Unreadable = Vec<(SessionId, Error)>;
 impl Reader<'_> {
     /// All finished snapshots that the filter takes, oldest first, and those that cannot be read.
     pub fn snapshots(&self, filter: &Filter) -> Result<(Vec<SnapshotInfo>, Unreadable)> {
+        self.live_snapshots(filter).map(|(found, faults, _)| (found, faults))
+    }
+
+    fn live_snapshots(&self, filter: &Filter) -> Result<(Vec<SnapshotInfo>, Unreadable, BTreeSet<SessionId>)> {
         self.snapshots_that(filter, |standing| standing == Standing::Live)
     }
 
     /// The snapshots that are forgotten and still there: those that can be brought back.
     pub fn forgotten_snapshots(&self, filter: &Filter) -> Result<(Vec<SnapshotInfo>, Unreadable)> {
-        self.snapshots_that(filter, |standing| matches!(standing, Standing::Forgotten { in_effect: false, .. }))
+        let is_there = |standing| matches!(standing, Standing::Forgotten { in_effect: false, .. });
+        self.snapshots_that(filter, is_there).map(|(found, faults, _)| (found, faults))
     }
 
+    /// The third are those that were remembered and not read.
     fn snapshots_that(
         &self,
         filter: &Filter,
         wanted: impl Fn(Standing) -> bool,
-    ) -> Result<(Vec<SnapshotInfo>, Unreadable)> {
+    ) -> Result<(Vec<SnapshotInfo>, Unreadable, BTreeSet<SessionId>)> {
         let standings = self.standings();
         let headers = self.commits().headers.values().filter(|header| header.kind == CommitKind::Snapshot);
         let headers: Vec<&CommitHeader> = headers.filter(|header| wanted(standings.of(header))).collect();
-        let (mut found, mut faults) = (Vec::new(), Vec::new());
-        self.each_snapshot(&headers, &mut |header, snapshot| match snapshot {
-            Ok(snapshot) if filter.takes(&snapshot) => found.push(SnapshotInfo { header: header.clone(), snapshot }),
+        let (mut found, mut faults, mut remembered) = (Vec::new(), Vec::new(), BTreeSet::new());
+        self.each_snapshot(&headers, &mut |header, snapshot, is_remembered| match snapshot {
+            Ok(snapshot) if filter.takes(&snapshot) => {
+                found.push(SnapshotInfo { header: header.clone(), snapshot });
+                remembered.extend(is_remembered.then_some(header.session));
+            }
             Ok(_) => {}
             Err(error) => faults.push((header.session, error)),
         })?;
         found.sort_by_key(|info| (info.snapshot.time, info.header.sequence, info.header.session));
-        Ok((found, faults))
+        Ok((found, faults, remembered))
     }
 
     /// Finds one snapshot: `latest`, `latest~2`, an id or a unique prefix of one. See also
@@ -128,9 +139,26 @@ impl Reader<'_> {
         self.find_readable_snapshot(wanted, filter).map(|(info, _)| info)
     }
 
-    /// The same; with `latest` also snapshots that cannot be read, and may be newer than the one found
-    /// and what was meant.
+    /// The same; and what is wrong. The snapshot itself, when its commit is damaged by now: what was verified
+    /// when it was read is good to restore from, whether it is named or is the latest. And with `latest` others
+    /// that cannot be read, and may be newer than the one found and what was meant.
     pub fn find_readable_snapshot(&self, wanted: &str, filter: &Filter) -> Result<(SnapshotInfo, Unreadable)> {
+        let (info, mut faults, is_remembered) = self.find_remembered_snapshot(wanted, filter)?;
+        if !is_remembered {
+            return Ok((info, faults));
+        }
+        match self.repo().load_snapshot(&info.id()) {
+            Ok(read) => Ok((read, faults)),
+            Err(error) if error.kind() == Kind::Damaged => {
+                faults.push((info.id(), error));
+                Ok((info, faults))
+            }
+            Err(error) => Err(error),
+        }
+    }
+
+    /// The same by what is remembered, where anything is; and whether that was so.
+    fn find_remembered_snapshot(&self, wanted: &str, filter: &Filter) -> Result<(SnapshotInfo, Unreadable, bool)> {
         let refuse = |kind, detail: String| {
             Error::new(kind, format!("cannot find snapshot `{wanted}`: {detail}"))
                 .hint("to see what there is, run `esker snapshots`")
@@ -143,7 +171,7 @@ impl Reader<'_> {
                 Some(number) => number.parse().map_err(|_| wrong(format!("`{number}` is not a number")))?,
                 None => return Err(wrong("write `latest` or `latest~2`".into())),
             };
-            let (mut all, mut faults) = self.snapshots(filter)?;
+            let (mut all, mut faults, remembered) = self.live_snapshots(filter)?;
             if !filter.tags.iter().any(|tag| tag == BEFORE_RESTORE) {
                 all.retain(|info| !info.is_before_restore());
             }
@@ -157,7 +185,8 @@ impl Reader<'_> {
                     let time_of =
                         |session: &SessionId| self.commits().headers.get(session).map(|header| header.time_secs);
                     faults.retain(|(session, _)| time_of(session) >= Some(found.header.time_secs));
-                    Ok((found, faults))
+                    let is_remembered = remembered.contains(&found.id());
+                    Ok((found, faults, is_remembered))
                 }
                 None if all.is_empty() => Err(none("there is none".into())),
                 None => Err(none(format!("there are only {}", all.len()))),
@@ -173,7 +202,14 @@ impl Reader<'_> {
         let (live, gone): (Vec<_>, Vec<_>) =
             self.commits().headers.values().filter(named).partition(|header| standings.of(header) == Standing::Live);
         match (&live[..], &gone[..]) {
-            ([header], _) => Ok((self.repo().load_snapshot(&header.session)?, Vec::new())),
+            ([header], _) => {
+                let mut found = None;
+                self.each_snapshot(&[*header], &mut |_, snapshot, is_remembered| {
+                    found = Some((snapshot, is_remembered));
+                })?;
+                let (snapshot, is_remembered) = found.expect("each is called for");
+                Ok((SnapshotInfo { header: (*header).clone(), snapshot: snapshot? }, Vec::new(), is_remembered))
+            }
             ([_, _, ..], _) => Err(wrong("more than one begins so".into())),
             ([], [header]) if matches!(standings.of(header), Standing::Forgotten { in_effect: false, .. }) => {
                 let hint = format!("to bring it back, run `esker undelete {}`", header.session.short());

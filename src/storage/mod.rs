@@ -2,7 +2,7 @@
 //!
 //! All that is asked of a storage (SPEC §2): a put is seen whole or not at all, and whoever
 //! reads or lists after a put was acknowledged sees it. [`local`] is a directory, [`memory`]
-//! a map, [`remote`] what is behind a URL; [`retry`], [`throttle`] and [`dry_run`] wrap those, [`fault`]
+//! a map, [`remote`] what is behind a URL, or was at a moment; [`retry`], [`throttle`] and [`dry_run`] wrap those, [`fault`]
 //! and [`record`] any storage for tests. [`probe`] finds out whether a storage keeps its promises. The
 //! contract that this trait
 //! states in words is `tests/contract.rs`, run on every implementation.

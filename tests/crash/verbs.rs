@@ -328,6 +328,22 @@ pub(crate) const CASES: &[Case] = &[
         ..PLAIN
     },
     Case {
+        page: "esker-rewrite",
+        name: "that stores anew what is under older keys",
+        prepare: |machine| drop(machine.esker(["key", "rotate"]).success()),
+        run: |machine| done(&machine.esker(["rewrite", "--reencrypt"])),
+        after: |machine, reported, when| {
+            let left = |of: &Output| of.json()[0]["older_keys_bytes"].as_u64().unwrap();
+            let planned = machine.esker(["rewrite", "--reencrypt", "--dry-run", "--json"]).success();
+            let before = planned.json()[0]["older_keys_bytes_before"].as_u64().unwrap();
+            assert!(!reported || before == 0, "{before} left, {when}");
+            let again = machine.esker(["rewrite", "--reencrypt", "--json"]).success();
+            assert_eq!(left(&again), 0, "{when}");
+            prune(machine).success();
+        },
+        ..PLAIN
+    },
+    Case {
         page: "esker-repair-index",
         name: "after a commit was lost",
         prepare: |machine| {

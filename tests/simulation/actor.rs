@@ -10,6 +10,7 @@ use esker::format::access::Role;
 use esker::monitor::Monitor;
 use esker::path::TreePath;
 use esker::prune::plan::{Limits, Unused};
+use esker::prune::reencrypt;
 use esker::repo::Repository;
 use esker::repo::content::Reader;
 use esker::repo::open::Local;
@@ -66,7 +67,7 @@ const DEEDS: &[Deed] = &[
         often: 4,
         by_writers: false,
         run: Actor::prune,
-        meets: |error| error.to_string().contains("another collection is under way"),
+        meets: |error| error.with_causes().contains("another collection is under way"),
     },
     Deed { name: "forget", often: 2, by_writers: false, run: Actor::forget, meets: |_| false },
     Deed {
@@ -75,6 +76,14 @@ const DEEDS: &[Deed] = &[
         by_writers: false,
         run: Actor::undelete,
         meets: |error| error.to_string().contains("was not brought back") || error.kind() == Kind::Refused,
+    },
+    Deed { name: "rotate", often: 1, by_writers: false, run: Actor::rotate, meets: |_| false },
+    Deed {
+        name: "reencrypt",
+        often: 1,
+        by_writers: false,
+        run: Actor::reencrypt,
+        meets: |error| error.with_causes().contains("another collection is under way"),
     },
     Deed { name: "restore", often: 1, by_writers: false, run: Actor::restore_one, meets: |_| false },
     Deed { name: "check", often: 1, by_writers: false, run: Actor::look, meets: |_| false },
@@ -99,6 +108,8 @@ pub(crate) struct Actor {
     /// Holds the source, and the cache if there is one.
     dir: PathBuf,
     has_cache: bool,
+    /// How often there were new keys before what it does now.
+    rotations_before: u64,
     pub(crate) dice: Dice,
     pub(crate) story: Arc<Story>,
 }
@@ -117,6 +128,7 @@ impl Actor {
             storage: Faulty::new(Arc::new(seat), Plan::none()),
             dir,
             has_cache: !dice.one_in(4),
+            rotations_before: 0,
             dice,
             story: story.clone(),
         }
@@ -133,6 +145,7 @@ impl Actor {
         let plan = self.trouble();
         self.storage.arm(plan);
         let began = self.story.turns.turns();
+        self.rotations_before = self.story.rotations();
         let result = (deed.run)(self);
         let stopped = self.storage.stopped();
         if self.story.trouble == Trouble::Tears {
@@ -146,11 +159,17 @@ impl Actor {
         let (number, role, name) = (self.number, self.role, deed.name);
         self.story.log(format!("{began:>5} to {turns:>5}  {number} ({role:?})  {name}: {what}{end}"));
         if let (Err(error), Some(why)) = (result, failed)
-            && self.story.trouble == Trouble::None
+            && self.all_is_well()
             && !(deed.meets)(&error)
         {
             self.story.complain(format!("{name} of {number} failed: {why}"));
         }
+    }
+
+    /// Whether nothing may fail: nothing goes wrong in this story, and nobody has made new keys since this one
+    /// opened the repository. What is said with those it cannot read.
+    fn all_is_well(&self) -> bool {
+        self.story.trouble == Trouble::None && self.story.rotations() == self.rotations_before
     }
 
     fn trouble(&mut self) -> Plan {
@@ -292,6 +311,21 @@ impl Actor {
         result
     }
 
+    fn rotate(&mut self) -> Result<String> {
+        let repo = self.open()?;
+        // Before the first change: who opened earlier may see it.
+        self.story.rotates();
+        let rotation = repo.rotate()?;
+        Ok(format!("epoch {}", rotation.epoch.short()))
+    }
+
+    fn reencrypt(&mut self) -> Result<String> {
+        let max_bytes = self.dice.pick(&[4000, u64::MAX]);
+        let options = reencrypt::Options { max_bytes, packs: self.packs(), dry_run: false };
+        let report = reencrypt::run(&self.open()?, &options, &Monitor::silent())?;
+        Ok(format!("{} packs of {} stored anew", report.moved.packs, report.before.packs))
+    }
+
     fn restore_one(&mut self) -> Result<String> {
         let kept = self.story.model().kept();
         let Some(id) = self.any(&kept) else { return Ok("nothing to restore".into()) };
@@ -304,7 +338,7 @@ impl Actor {
             Some(lines) if lines != known.lines => {
                 self.story.complain(format!("snapshot {id} restores to something else"));
             }
-            None if self.story.trouble == Trouble::None && self.story.model().is_kept(id) => {
+            None if self.all_is_well() && self.story.model().is_kept(id) => {
                 self.story.complain(format!("a restore of {id} lacked something"));
             }
             _ => {}
@@ -329,7 +363,7 @@ impl Actor {
 
     fn look(&mut self) -> Result<String> {
         let report = self.checked()?;
-        if self.story.trouble == Trouble::None && !report.faults.is_empty() {
+        if self.all_is_well() && !report.faults.is_empty() {
             self.story.complain(format!("a check finds {:?}", report.faults));
         }
         Ok(format!("{} snapshots, {} faults", report.snapshots, report.faults.len()))

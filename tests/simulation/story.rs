@@ -5,13 +5,16 @@ use std::collections::BTreeSet;
 use std::fs;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use esker::format::access::Role;
 use esker::repo::Repository;
 use esker::repo::content::Reader;
+use esker::repo::kit::Kit;
 use esker::repo::open::Local;
+use esker::repo::repair;
 use esker::repo::secret::KeyFile;
 use esker::repo::snapshots::Filter;
 use esker::storage::Storage;
@@ -49,6 +52,7 @@ pub(crate) struct Story {
     model: Mutex<Model>,
     log: Mutex<Vec<String>>,
     torn: Mutex<BTreeSet<String>>,
+    rotations: AtomicU64,
     complaints: Mutex<Vec<String>>,
 }
 
@@ -67,8 +71,8 @@ impl Story {
         let power_loss = (trouble == Trouble::PowerLoss)
             .then(|| PowerLoss { turn: 1 + dice.below(1000), keeps_newest: dice.one_in(2) });
         let turns = Turns::new(memory.clone(), actors, dice.clone(), style, power_loss, now_secs);
-        let (log, torn, complaints) = Default::default();
-        Self { turns, trouble, model: Mutex::new(model), log, torn, complaints }
+        let (log, torn, complaints, rotations) = Default::default();
+        Self { turns, trouble, model: Mutex::new(model), log, torn, rotations, complaints }
     }
 
     pub(crate) fn model(&self) -> MutexGuard<'_, Model> {
@@ -78,6 +82,15 @@ impl Story {
     /// Objects that are there in half, under their names.
     pub(crate) fn torn(&self) -> MutexGuard<'_, BTreeSet<String>> {
         lock(&self.torn)
+    }
+
+    /// How often somebody has made new keys.
+    pub(crate) fn rotations(&self) -> u64 {
+        self.rotations.load(Ordering::SeqCst)
+    }
+
+    pub(crate) fn rotates(&self) {
+        self.rotations.fetch_add(1, Ordering::SeqCst);
     }
 
     pub(crate) fn log(&self, what: String) {
@@ -223,11 +236,18 @@ fn afterwards(base: &Base, memory: &Memory, story: &Story, dir: &Path, dice: &mu
     let torn = story.torn().clone();
     if !torn.is_empty() {
         let faults = owner.checked().unwrap().faults;
-        let others: Vec<_> = faults.iter().filter(|fault| !torn.contains(&fault.object)).collect();
+        let is_known = |object: &String| torn.contains(object) || object.starts_with("copies/access/");
+        let others: Vec<_> = faults.iter().filter(|fault| !is_known(&fault.object)).collect();
         assert!(others.is_empty(), "{others:?}");
         let mut content = memory.snapshot();
         content.retain(|name, _| !torn.contains(name));
         memory.restore(content);
+    }
+    // A rotation that was stopped has said what there is no copy of: check says so, and what to do.
+    if story.rotations() > 0 && story.trouble != Trouble::None {
+        let plan = repair::plan(memory, &Kit::default(), &Local::default()).unwrap();
+        assert!(plan.lost.is_empty(), "{:?}", plan.lost);
+        repair::run(memory, &plan).unwrap();
     }
     all_is_there(&owner, &quiet, "after the story");
     // What follows takes longer than the story.

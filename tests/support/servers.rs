@@ -50,6 +50,9 @@ pub(crate) struct Server {
     /// The URL of a bucket, container or directory that is not there and that no command makes.
     #[serde(default)]
     pub(crate) missing_url: Option<String>,
+    /// The URL of a bucket that keeps versions of objects.
+    #[serde(default)]
+    pub(crate) versions_url: Option<String>,
 }
 
 /// How a server keeps puts that must not replace.

@@ -16,12 +16,15 @@ use std::sync::Arc;
 use super::retry::{Policy, Retrying};
 use super::throttle::Throttled;
 use super::{Error, Storage};
+use crate::world::Time;
 
 #[cfg(feature = "http-storage")]
 mod client;
 #[cfg(feature = "http-storage")]
 mod object;
 pub mod options;
+#[cfg(feature = "http-storage")]
+mod past;
 #[cfg(feature = "http-storage")]
 mod refusal;
 #[cfg(feature = "http-storage")]
@@ -46,6 +49,8 @@ pub struct Settings {
     pub upload_bytes_per_sec: Option<u64>,
     /// The most bytes a second that come in; no limit if absent.
     pub download_bytes_per_sec: Option<u64>,
+    /// The storage is shown as it was at this moment, by the versions it keeps, and not changed.
+    pub as_of: Option<Time>,
 }
 
 impl fmt::Debug for Settings {
@@ -194,9 +199,20 @@ fn unwrapped(
     match kind {
         // A client of its own: see `storage::sftp`.
         #[cfg(feature = "sftp")]
+        Kind::Sftp if settings.as_of.is_some() => {
+            let what = "what was once in a storage of the kind `sftp:` cannot be asked for";
+            Err(OpenError::hinted(what, "`--storage-time` is for buckets of S3 that keep versions"))
+        }
+        #[cfg(feature = "sftp")]
         Kind::Sftp => Ok(Arc::new(super::sftp::reach(url, options, make)?)),
         #[cfg(feature = "http-storage")]
-        _ => Ok(Arc::new(object::Remote::new(kind, url, options, settings)?)),
+        _ => {
+            let remote = object::Remote::new(kind, url, options, settings)?;
+            match settings.as_of {
+                Some(at) => Ok(Arc::new(past::Past::new(remote, kind, at)?)),
+                None => Ok(Arc::new(remote)),
+            }
+        }
         #[cfg(not(feature = "http-storage"))]
         _ => {
             let _ = (url, options, settings);

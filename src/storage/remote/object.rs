@@ -256,16 +256,35 @@ impl Remote {
     }
 
     /// Bytes of an object, all or a range.
-    fn read(&self, name: &str, range: Option<(u64, u64)>) -> Result<(Vec<u8>, Seen)> {
+    /// Whether older versions of objects can be listed and read.
+    pub(super) fn knows_versions(&self) -> bool {
+        let can = self.service.operator.info().capability();
+        can.list_with_versions && can.list_with_deleted && can.read_with_version
+    }
+
+    /// Every version of every object, and when each was deleted.
+    pub(super) fn list_versions(&self) -> Result<Vec<opendal::Entry>> {
+        let listed = self.run("", 0, |operator| async move {
+            operator.list_with("").recursive(true).versions(true).deleted(true).await
+        });
+        Ok(listed?.0)
+    }
+
+    /// An object or a part of it; of a version, or of the newest.
+    pub(super) fn read(&self, name: &str, version: Option<&str>, range: Option<(u64, u64)>) -> Result<(Vec<u8>, Seen)> {
         let bytes = range.map_or(64 << 20, |(_, length)| length);
         // A little more than was asked for, to tell a server that does not know ranges.
         let answer_bytes_max = range.map_or(GET_BYTES_MAX, |(_, length)| length.saturating_add(1 << 20));
         let call = Call { answer_bytes_max, ..Call::default() };
         let (result, seen) = self.ask(name, bytes, call, |operator| async move {
-            match range {
-                None => operator.read(name).await,
-                Some((offset, length)) => operator.read_with(name).range(offset..offset + length).await,
+            let mut read = operator.read_with(name);
+            if let Some(version) = version {
+                read = read.version(version);
             }
+            if let Some((offset, length)) = range {
+                read = read.range(offset..offset + length);
+            }
+            read.await
         })?;
         // A WebDAV folder where an object should be answers with a page for a browser, or refuses
         // in some way of its own.
@@ -338,7 +357,7 @@ impl Storage for Remote {
 
     fn get(&self, name: &str) -> Result<Vec<u8>> {
         name::check(name)?;
-        Ok(self.read(name, None)?.0)
+        Ok(self.read(name, None, None)?.0)
     }
 
     fn get_range(&self, name: &str, offset: u64, length: u64) -> Result<Vec<u8>> {
@@ -351,7 +370,7 @@ impl Storage for Remote {
                 _ => Err(too_short(name, offset, length, found)),
             };
         }
-        match self.read(name, Some((offset, length))) {
+        match self.read(name, None, Some((offset, length))) {
             // By what it says of the part, not by the status: some send parts with the wrong one.
             Ok((_, seen)) if seen.part_begins.unwrap_or(0) != offset => {
                 let text =

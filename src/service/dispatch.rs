@@ -284,7 +284,8 @@ impl Dispatcher {
 
     /// A run has ended, retries included.
     pub fn ended(&mut self, job: &str, outcome: Outcome, now_ms: i64) {
-        let Some(entry) = self.entries.get_mut(job) else { return };
+        let entry = self.entries.get_mut(job).filter(|entry| entry.running.is_some());
+        let Some(entry) = entry else { return };
         entry.ended(outcome, now_ms);
         if entry.gone {
             self.entries.remove(job);

@@ -383,3 +383,388 @@ fn whatever_happens_what_is_owed_is_begun_as_soon_as_there_is_place() {
         assert!(seen.is_ok(), "SEED={seed}");
     }
 }
+
+/// A run: its job, begin and end.
+type Ran = (String, i64, i64);
+
+/// Runs what begins until `end`, each job for as long as `take` says, and looks only when it was asked to.
+fn drive(
+    dispatcher: &mut Dispatcher,
+    now: i64,
+    end: i64,
+    mut take: impl FnMut(&str, i64) -> (i64, Outcome),
+) -> Vec<Ran> {
+    let mut running: Vec<(i64, String, i64, Outcome)> = Vec::new();
+    let mut ran = Vec::new();
+    let mut now = now;
+    while now < end {
+        running.sort_by_key(|run| Reverse(run.0));
+        while let Some((ends, job, began, outcome)) = running.pop_if(|run| run.0 <= now) {
+            dispatcher.ended(&job, outcome, now);
+            ran.push((job, began, ends));
+        }
+        for start in dispatcher.poll(now) {
+            let (long, outcome) = take(&start.job, now);
+            running.push((now + long, start.job, now, outcome));
+        }
+        let wake = earlier(dispatcher.wake_ms(), running.iter().map(|run| run.0).min()).unwrap();
+        now = wake.max(now);
+    }
+    ran.extend(running.into_iter().map(|(ends, job, began, _)| (job, began, ends)));
+    ran.sort_by_key(|run| run.1);
+    ran
+}
+
+fn begins(ran: &[Ran], job: &str) -> Vec<i64> {
+    ran.iter().filter(|run| run.0 == job).map(|run| run.1 - T0).collect()
+}
+
+/// Every job's RPO, while scrubs take for ever.
+#[test]
+fn what_is_safe_is_never_older_than_the_rpo_while_there_is_time_for_it() {
+    for seed in 0..200 {
+        let mut random = Random(seed);
+        let parallel = 2 + random.below(2) as usize;
+        let mut jobs: Vec<(Job, Option<i64>)> = (0..6)
+            .map(|at| {
+                let when = if random.one_in(2) { When::default() } else { watching(1000, 10_000) };
+                let rpo = random.of(&[MINUTE, 2 * MINUTE, 10 * MINUTE, HOUR]);
+                (job(&format!("backup{at}"), Kind::Backup, when), Some(rpo))
+            })
+            .collect();
+        jobs.push((job("scrub", Kind::Scrub, scheduled("@hourly")), None));
+        jobs.push((job("check", Kind::Check, scheduled("@hourly")), None));
+        let plan = plan(parallel, jobs);
+        let mut dispatcher = new(&plan);
+        let end = T0 + 6 * HOUR;
+        let ran = drive(&mut dispatcher, T0, end, |job, _| {
+            let long = if job.starts_with("backup") { random.below(3 * SECOND) } else { 10 * HOUR };
+            (long, Outcome::Success)
+        });
+        for (name, job) in plan.jobs.iter().filter(|(_, job)| job.kind == Kind::Backup) {
+            let rpo = ms(plan.tier(job).unwrap().rpo.unwrap());
+            let mut safe = T0;
+            for (_, began, ended) in ran.iter().filter(|run| run.0 == *name && run.2 <= end) {
+                assert!(ended - safe <= rpo, "SEED={seed} {name}: {} ms old", ended - safe);
+                safe = *began;
+            }
+            assert!(end - safe <= rpo, "SEED={seed} {name}");
+        }
+    }
+}
+
+/// Twelve backups that want three times what there is, of the shortest RPO there is, and others beside them.
+#[test]
+fn nobody_starves_however_much_others_want() {
+    for parallel in 1..4 {
+        let mut jobs: Vec<(Job, Option<i64>)> = (0..12 * parallel)
+            .map(|at| (job(&format!("hungry{at}"), Kind::Backup, When::default()), Some(10 * SECOND)))
+            .collect();
+        jobs.push((job("daily", Kind::Backup, scheduled("@hourly")), Some(24 * HOUR)));
+        jobs.push((job("plain", Kind::Backup, scheduled("@hourly")), None));
+        jobs.push((job("prune", Kind::Prune, scheduled("@hourly")), None));
+        jobs.push((job("check", Kind::Check, scheduled("@hourly")), None));
+        let count = jobs.len() as i64;
+        let plan = plan(parallel, jobs);
+        let mut dispatcher = new(&plan);
+        let long = 5 * SECOND;
+        let ran = drive(&mut dispatcher, T0, T0 + 24 * HOUR, |_, _| (long, Outcome::Success));
+        let most = plan.jobs["prune"].when.schedule.len() as i64 * RETRY_MS.0 + FAIR as i64 * count * long;
+        for name in ["daily", "plain", "prune", "check"] {
+            let begins = begins(&ran, name);
+            assert!(begins.len() >= 22, "{parallel}: {name} ran {} times", begins.len());
+            for (at, begin) in begins.iter().enumerate() {
+                let due = (T0 / HOUR + 1 + at as i64) * HOUR - T0;
+                assert!(begin - due <= most, "{parallel}: {name} waited {} s", (begin - due) / 1000);
+            }
+        }
+        let hungry: Vec<usize> = (0..12 * parallel).map(|at| begins(&ran, &format!("hungry{at}")).len()).collect();
+        let (least, most) = (hungry.iter().min().unwrap(), hungry.iter().max().unwrap());
+        assert!(most - least <= most / 10, "those who are alike are served alike: {hungry:?}");
+    }
+}
+
+/// The clock that is shown is real time and a shift that jumps; the process wakes by real time.
+#[test]
+fn a_clock_that_jumps_neither_floods_nor_stalls() {
+    for seed in 0..300 {
+        let mut random = Random(seed);
+        let jobs = [
+            (job("every", Kind::Backup, scheduled("every 20s")), None),
+            (job("timed", Kind::Backup, When::default()), Some(MINUTE)),
+            (job("nightly", Kind::Backup, scheduled("30 2 * * *")), None),
+            (job("watched", Kind::Backup, watching(1000, 5000)), None),
+        ];
+        let plan = plan(4, jobs);
+        let mut dispatcher = new(&plan);
+        let (mut real, mut shift, mut jumps) = (0, 0, 0);
+        let mut begins: BTreeMap<String, Vec<i64>> = BTreeMap::new();
+        let mut changed = None;
+        let mut jump_at = random.below(5 * MINUTE);
+        while real < 2 * HOUR {
+            let shown = T0 + real + shift;
+            if changed.is_none() && random.one_in(20) {
+                changed = Some(real);
+                dispatcher.changed("watched", shown);
+            }
+            for start in dispatcher.poll(shown) {
+                if start.job == "watched" {
+                    let waited = real - changed.take().expect("it was changed");
+                    assert!(waited <= LOOK_MS + 6000, "SEED={seed} a change waited {waited} ms");
+                }
+                begins.entry(start.job.clone()).or_default().push(real);
+                dispatcher.began(&start.job, shown);
+                dispatcher.ended(&start.job, Outcome::Success, shown);
+            }
+            let sleep = dispatcher.wake_ms().unwrap() - shown;
+            assert!(sleep > 0 && sleep <= LOOK_MS, "SEED={seed} sleeps {sleep}");
+            real += sleep;
+            if real >= jump_at {
+                shift = match random.below(4) {
+                    0 => shift + random.below(4001) - 2000,
+                    1 => shift - random.below(100 * SECOND),
+                    2 => random.below(20 * 365 * 24 * HOUR) - 10 * 365 * 24 * HOUR,
+                    _ => 0,
+                };
+                jumps += 1;
+                jump_at = real + 2 * MINUTE + random.below(10 * MINUTE);
+            }
+        }
+        for (name, period) in [("every", 20 * SECOND), ("timed", 30 * SECOND)] {
+            let gaps = begins[name].windows(2).map(|pair| pair[1] - pair[0]);
+            let longest = gaps.max().unwrap();
+            assert!(longest <= 3 * period / 2 + LOOK_MS, "SEED={seed} {name} stalled for {longest} ms");
+            let count = begins[name].len() as i64;
+            assert!(count <= real / period + 2 * jumps + 2, "SEED={seed} {name} ran {count} times, {jumps} jumps");
+        }
+        let nightly = begins.get("nightly").map_or(0, Vec::len) as i64;
+        assert!(nightly <= jumps + 1, "SEED={seed} nightly ran {nightly} times, {jumps} jumps");
+    }
+}
+
+#[test]
+fn changes_become_a_run_after_quiet_or_the_longest_delay_and_one_more_for_what_changes_meanwhile() {
+    let mut dispatcher = new(&plan(2, [(job("a", Kind::Backup, watching(1000, 5000)), None)]));
+    assert_eq!(dispatcher.poll(T0), []);
+    dispatcher.changed("a", T0 + 100);
+    assert_eq!(dispatcher.wake_ms(), Some(T0 + 1100));
+    assert_eq!(dispatcher.due_since_ms("a"), Some(T0 + 100));
+    assert_eq!(dispatcher.poll(T0 + 1099), []);
+    let starts = dispatcher.poll(T0 + 1100);
+    assert_eq!(starts, [Start { job: "a".into(), trigger: Trigger::Watch, due_since_ms: T0 + 100 }]);
+    // Before it has begun in earnest it is part of it; after that it is not.
+    dispatcher.changed("a", T0 + 1150);
+    dispatcher.began("a", T0 + 1200);
+    dispatcher.changed("a", T0 + 1300);
+    assert_eq!(dispatcher.poll(T0 + 9000), []);
+    dispatcher.ended("a", Outcome::Success, T0 + 9000);
+    assert_eq!(dispatcher.due_since_ms("a"), Some(T0 + 1300));
+    assert_eq!(names(&dispatcher.poll(T0 + 9000)), ["a"]);
+    dispatcher.ended("a", Outcome::Success, T0 + 9001);
+    assert_eq!((dispatcher.poll(T0 + 60_000), dispatcher.due_since_ms("a")), (vec![], None));
+    // Never quiet.
+    let mut begun = Vec::new();
+    for now in (T0 + 60_000..T0 + 90_000).step_by(10) {
+        dispatcher.changed("a", now);
+        if !dispatcher.poll(now).is_empty() {
+            begun.push(now - T0);
+            dispatcher.ended("a", Outcome::Success, now);
+        }
+    }
+    assert_eq!(begun, [65_000, 70_010, 75_020, 80_030, 85_040]);
+}
+
+#[test]
+fn a_lost_watch_is_a_run_at_once_and_every_longest_delay_until_it_is_back_and_then_one_more() {
+    let mut dispatcher = new(&plan(2, [(job("a", Kind::Backup, watching(0, 7000)), None)]));
+    dispatcher.poll(T0);
+    dispatcher.watch_state("a", WatchState::Lost("queue".to_owned()), T0);
+    assert_eq!(dispatcher.watch_lost("a"), Some("queue"));
+    let ran = drive(&mut dispatcher, T0, T0 + 30_000, |_, _| (10, Outcome::Success));
+    assert_eq!(begins(&ran, "a"), [0, 7000, 14_000, 21_000, 28_000]);
+    dispatcher.watch_state("a", WatchState::Lost("limit".to_owned()), T0 + 30_000);
+    assert_eq!(drive(&mut dispatcher, T0 + 30_000, T0 + 34_000, |_, _| (10, Outcome::Success)), []);
+    dispatcher.watch_state("a", WatchState::Fine, T0 + 34_000);
+    let ran = drive(&mut dispatcher, T0 + 34_000, T0 + 100_000, |_, _| (10, Outcome::Success));
+    assert_eq!((begins(&ran, "a"), dispatcher.watch_lost("a")), (vec![34_000], None));
+}
+
+#[test]
+fn a_backup_that_failed_is_tried_again_soon_and_then_less_often() {
+    let secs = |ran: &[Ran], job: &str| -> Vec<i64> { begins(ran, job).iter().map(|ms| ms / SECOND).collect() };
+    let daily = T0 / (24 * HOUR) * 24 * HOUR + 24 * HOUR;
+    for (rpo, kind, expected) in [
+        (None, Kind::Backup, vec![0, 600, 1800, 4200, 7800, 11_400]),
+        (Some(4 * HOUR), Kind::Backup, vec![0, 600, 1800, 4200, 7800, 11_400]),
+        (Some(30 * MINUTE), Kind::Backup, vec![0, 600, 1500, 2400]),
+        (Some(MINUTE), Kind::Copy, vec![0, 30, 60, 90]),
+        (None, Kind::Prune, vec![0, 86_400]),
+    ] {
+        let mut dispatcher = new(&plan(2, [(job("a", kind, scheduled("@daily")), rpo)]));
+        let ran = drive(&mut dispatcher, daily, daily + 25 * HOUR, |_, _| (0, Outcome::Failure));
+        let times: Vec<i64> = secs(&ran, "a").iter().map(|secs| secs - (daily - T0) / SECOND).collect();
+        assert_eq!(times[..expected.len()], expected, "{rpo:?} {kind:?}");
+        let since = dispatcher.due_since_ms("a");
+        assert_eq!(since.is_some_and(|since| since == daily), kind != Kind::Prune, "{since:?}");
+    }
+    // Success ends it.
+    let mut dispatcher = new(&plan(2, [(job("a", Kind::Backup, scheduled("@daily")), None)]));
+    let mut outcomes = vec![Outcome::Success, Outcome::Timeout, Outcome::Damage].into_iter();
+    let ran =
+        drive(&mut dispatcher, daily, daily + 25 * HOUR, |_, _| (0, outcomes.next_back().unwrap_or(Outcome::Success)));
+    let times: Vec<i64> = secs(&ran, "a").iter().map(|secs| secs - (daily - T0) / SECOND).collect();
+    assert_eq!((times, dispatcher.due_since_ms("a")), (vec![0, 600, 1800, 86_400], None));
+}
+
+#[test]
+fn changes_wait_for_the_pause_after_a_failure_and_schedules_and_people_do_not() {
+    let jobs = [(job("a", Kind::Backup, When { schedule: vec!["every 5m".to_owned()], ..watching(0, 1000) }), None)];
+    let mut dispatcher = new(&plan(2, jobs));
+    dispatcher.changed("a", T0);
+    assert_eq!(names(&dispatcher.poll(T0)), ["a"]);
+    dispatcher.ended("a", Outcome::Failure, T0 + 1);
+    dispatcher.changed("a", T0 + 2);
+    assert_eq!(dispatcher.poll(T0 + 1000), []);
+    let wake = dispatcher.wake_ms().unwrap();
+    assert!(wake > T0 + 1000);
+    assert!(dispatcher.asked("a", T0 + 1001));
+    assert_eq!(dispatcher.poll(T0 + 1001), [Start { job: "a".into(), trigger: Trigger::Hand, due_since_ms: T0 + 2 }]);
+    dispatcher.ended("a", Outcome::Failure, T0 + 1002);
+    let next = dispatcher.next_ms("a").unwrap();
+    assert!(next <= T0 + 5 * MINUTE);
+    assert_eq!(names(&dispatcher.poll(next)), ["a"]);
+    assert!(!dispatcher.asked("b", T0));
+}
+
+#[test]
+fn a_place_is_kept_for_backups_and_the_shorter_rpo_comes_first() {
+    let jobs = [
+        (job("scrub", Kind::Scrub, When::default()), None),
+        (job("check", Kind::Check, When::default()), None),
+        (job("later", Kind::Backup, scheduled("@yearly")), Some(HOUR)),
+        (job("plain", Kind::Backup, scheduled("@yearly")), None),
+        (job("first", Kind::Backup, scheduled("@yearly")), Some(MINUTE)),
+    ];
+    let plan = plan(2, jobs);
+    let mut dispatcher = new(&plan);
+    for job in ["scrub", "check"] {
+        dispatcher.asked(job, T0);
+    }
+    assert_eq!(names(&dispatcher.poll(T0)), ["check"], "one place is kept");
+    let due = |dispatcher: &mut Dispatcher, now: i64| {
+        for job in ["plain", "later", "first"] {
+            // As if by schedule.
+            dispatcher.entries.get_mut(job).unwrap().owe(now, Trigger::Schedule);
+        }
+    };
+    due(&mut dispatcher, T0 + 1);
+    let mut order = Vec::new();
+    let mut now = T0 + 1;
+    for _ in 0..3 {
+        let starts = dispatcher.poll(now);
+        assert_eq!(starts.len(), 1);
+        now += 1000;
+        dispatcher.ended(&starts[0].job, Outcome::Success, now);
+        order.push(starts[0].job.clone());
+    }
+    assert_eq!(order, ["first", "later", "plain"]);
+    dispatcher.ended("check", Outcome::Success, now);
+    assert_eq!(names(&dispatcher.poll(now)), ["scrub"]);
+}
+
+#[test]
+fn a_job_follows_each_success_of_another_and_no_failure() {
+    let jobs = [
+        (job("backup", Kind::Backup, scheduled("@yearly")), None),
+        (job("copy", Kind::Copy, after("backup")), None),
+        (job("drill", Kind::Drill, after("copy")), None),
+    ];
+    let mut dispatcher = new(&plan(3, jobs));
+    for (outcome, expected) in
+        [(Outcome::Warning, vec!["copy"]), (Outcome::Failure, vec![]), (Outcome::Success, vec!["copy"])]
+    {
+        dispatcher.asked("backup", T0);
+        assert_eq!(names(&dispatcher.poll(T0)), ["backup"]);
+        dispatcher.ended("backup", outcome, T0 + 1);
+        assert_eq!(names(&dispatcher.poll(T0 + 1)), expected);
+        dispatcher.ended("copy", Outcome::Success, T0 + 2);
+        let drills = if expected.is_empty() { vec![] } else { vec!["drill"] };
+        assert_eq!(names(&dispatcher.poll(T0 + 2)), drills);
+        dispatcher.ended("drill", Outcome::Failure, T0 + 3);
+        assert_eq!(dispatcher.poll(T0 + 3), []);
+    }
+}
+
+#[test]
+fn what_was_missed_while_nothing_ran_is_made_up_for_once() {
+    let jobs = || {
+        [
+            (job("hourly", Kind::Backup, scheduled("@hourly")), None),
+            (job("new", Kind::Backup, scheduled("@hourly")), None),
+            (job("fresh", Kind::Backup, When::default()), Some(24 * HOUR)),
+            (job("killed", Kind::Prune, scheduled("@yearly")), None),
+            (job("copy", Kind::Copy, after("hourly")), None),
+        ]
+    };
+    let day = T0 / (24 * HOUR) * 24 * HOUR;
+    let at = day + 10 * HOUR + 1;
+    let mut histories = BTreeMap::new();
+    let mut hourly = History { since_ms: 1, scheduled_ms: Some(day + 5 * HOUR), ..History::default() };
+    hourly.add(run(day + 5 * HOUR, day + 5 * HOUR + 1, Outcome::Success));
+    histories.insert("hourly".to_owned(), hourly);
+    let mut fresh = History::default();
+    fresh.add(run(at - HOUR, at - HOUR, Outcome::Success));
+    histories.insert("fresh".to_owned(), fresh);
+    histories.insert("killed".to_owned(), History { running_since_ms: Some(at - HOUR), ..History::default() });
+    let mut plan = plan(9, jobs());
+    let mut dispatcher = Dispatcher::new(&plan, &histories, at, 1).unwrap();
+    let start = |job: &str, due_since_ms| Start { job: job.to_owned(), trigger: Trigger::CatchUp, due_since_ms };
+    assert_eq!(
+        dispatcher.poll(at),
+        [start("copy", day + 5 * HOUR + 1), start("hourly", day + 6 * HOUR), start("killed", at - HOUR)],
+        "and not what has no past, nor what is fresh"
+    );
+    dispatcher.ended("hourly", Outcome::Success, at + 1);
+    assert_eq!(dispatcher.scheduled_ms("hourly"), Some(at));
+    assert_eq!(dispatcher.next_ms("hourly"), Some(day + 11 * HOUR));
+    plan.settings.catch_up = false;
+    let mut dispatcher = Dispatcher::new(&plan, &histories, at, 1).unwrap();
+    assert_eq!(names(&dispatcher.poll(at)), ["killed"], "a run that was cut off is no missed schedule");
+}
+
+#[test]
+fn a_reload_keeps_what_is_due_and_what_runs_and_changes_nothing_when_it_is_refused() {
+    let a = || (job("a", Kind::Backup, watching(1000, 5000)), None);
+    let b = || (job("b", Kind::Backup, scheduled("@hourly")), None);
+    let none = BTreeMap::new();
+    let mut dispatcher = new(&plan(1, [a(), b()]));
+    dispatcher.asked("b", T0);
+    dispatcher.changed("a", T0);
+    assert_eq!(names(&dispatcher.poll(T0)), ["b"]);
+    let error = dispatcher.replace(&plan(1, [(job("c", Kind::Backup, scheduled("nonsense")), None)]), &none, T0 + 10);
+    assert!(error.unwrap_err().starts_with("job `c`: `nonsense` is not a schedule: "));
+    assert!(dispatcher.is_running("b") && dispatcher.due_since_ms("a") == Some(T0));
+    // `b` is gone, and still takes its place.
+    dispatcher.replace(&plan(1, [a()]), &none, T0 + 20).unwrap();
+    assert_eq!(dispatcher.poll(T0 + 2000), []);
+    assert!(dispatcher.is_running("b") && dispatcher.running() == 1 && !dispatcher.asked("b", T0));
+    // It comes back while it runs.
+    dispatcher.replace(&plan(1, [a(), b()]), &none, T0 + 2000).unwrap();
+    dispatcher.asked("b", T0 + 2000);
+    assert_eq!(dispatcher.poll(T0 + 2000), [], "it does not overlap itself");
+    dispatcher.replace(&plan(1, [a()]), &none, T0 + 2001).unwrap();
+    dispatcher.ended("b", Outcome::Success, T0 + 3000);
+    assert_eq!(names(&dispatcher.poll(T0 + 3000)), ["a"]);
+    assert_eq!((dispatcher.next_ms("b"), dispatcher.running()), (None, 1));
+    let unknown = Dispatcher::new(
+        &{
+            let mut plan = plan(1, [a()]);
+            plan.settings.time_zone = Some("Europe/Atlantis".to_owned());
+            plan
+        },
+        &none,
+        T0,
+        1,
+    );
+    assert_eq!(unknown.unwrap_err(), "`Europe/Atlantis` is not the name of a time zone");
+}

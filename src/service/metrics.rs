@@ -14,7 +14,7 @@ use super::alerts::{Alert, Rule, Severity};
 use super::facts::{Facts, JobFacts, StoreFacts};
 use super::history::{BUCKETS, History, Outcome, Run};
 use super::plan::Kind;
-use super::status::{Standing, standings};
+use super::status::{Standing, made, standings};
 
 /// A metric.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -297,7 +297,9 @@ fn of_backup(samples: &mut Samples, facts: &Facts<'_>, standing: &Standing<'_>, 
     samples.histogram("backup_duration_seconds", &labels, &history.durations);
 
     let success = history.last_success.as_ref();
-    let number = |name: &str| success.and_then(|run| run.numbers.get(name).copied());
+    let mut snapshots = made(history);
+    let (newest, previous) = (snapshots.next(), snapshots.next());
+    let number = |name: &str| newest.and_then(|run| run.numbers.get(name).copied());
     for (state, number) in [
         ("new", number("files_new")),
         ("changed", number("files_changed")),
@@ -311,15 +313,11 @@ fn of_backup(samples: &mut Samples, facts: &Facts<'_>, standing: &Standing<'_>, 
     }
 
     let size = |run: &Run| run.numbers.get("total_bytes_processed").copied();
-    let previous = || {
-        let last_ms = success?.ended_ms;
-        history.runs.iter().rev().find(|run| run.outcome.is_success() && run.ended_ms < last_ms).and_then(size)
-    };
     let seen = facts.repositories.iter().find(|store| store.name == job.job.repository);
     let seen = seen.and_then(|store| store.seen.as_ref());
     let known_ms = Some(history.since_ms).filter(|ms| *ms > 0).or(process.started_ms);
     let mut add = |name, value: Option<f64>| samples.add_known(name, &labels, value);
-    add("backup_size_bytes", success.and_then(size));
+    add("backup_size_bytes", newest.and_then(size));
     add("backup_last_success_timestamp", success.map(|run| secs(run.began_ms)));
     add("seconds_since_last_backup", standing.age);
     add("esker_rpo_actual_seconds", standing.age);
@@ -329,7 +327,7 @@ fn of_backup(samples: &mut Samples, facts: &Facts<'_>, standing: &Standing<'_>, 
     add("esker_backup_snapshots", seen.map(|seen| seen.counts.get(&job.job.name).copied().unwrap_or(0) as f64));
     add("esker_backup_last_verified_timestamp_seconds", standing.verified_ms.map(secs));
     add("esker_backup_last_drill_timestamp_seconds", standing.drilled_ms.map(secs));
-    add("esker_backup_previous_size_bytes", previous());
+    add("esker_backup_previous_size_bytes", previous.and_then(size));
     add("esker_backup_size_change_limit_ratio", Some(facts.plan.settings.size_change / 100.0));
     add("esker_backup_added_bytes", number("data_added"));
     add("esker_backup_stored_bytes", number("data_added_packed"));

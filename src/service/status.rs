@@ -8,7 +8,7 @@
 use serde_json::{Map, Value, json};
 
 use super::facts::{Facts, JobFacts, Seen};
-use super::history::{Outcome, Run};
+use super::history::{History, Outcome, Run};
 use super::plan::Kind;
 
 /// What is promised of one backup job, and what is so.
@@ -183,11 +183,20 @@ fn drill_seconds(run: &Run) -> f64 {
     run.numbers.get("total_duration").copied().unwrap_or_else(|| run.seconds())
 }
 
+/// The runs that made a snapshot, newest first. A run that finds nothing changed may make none.
+pub(super) fn made(history: &History) -> impl Iterator<Item = &Run> {
+    let is_said = history.last_success.iter().chain(&history.runs).any(|run| run.snapshot.is_some());
+    let kept_ms = history.runs.first().map_or(i64::MAX, |run| run.ended_ms);
+    let older = history.last_success.iter().filter(move |run| run.ended_ms < kept_ms);
+    let runs = history.runs.iter().rev().chain(older);
+    runs.filter(move |run| run.outcome.is_success() && (!is_said || run.snapshot.is_some()))
+}
+
 fn places<'a>(facts: &'a Facts<'a>, job: &'a JobFacts<'a>) -> Vec<Place<'a>> {
     let offsite = |name: &str| facts.plan.repositories.get(name).is_some_and(|store| store.offsite);
     let newest = |name: &str| seen(facts, name).and_then(|seen| seen.newest_ms.get(&job.job.name).copied());
-    let begun_ms = job.history.last_success.as_ref().map(|run| run.began_ms);
-    let here = newest(&job.job.repository).max(begun_ms);
+    let made_ms = made(job.history).next().map(|run| (run.began_ms, run.ended_ms));
+    let here = newest(&job.job.repository).max(made_ms.map(|(began, _)| began));
     let own = &*job.job.repository;
     let mut places =
         vec![Place { repository: own, own: true, offsite: offsite(own), newest_ms: here, lag: here.map(|_| 0.0) }];
@@ -196,13 +205,10 @@ fn places<'a>(facts: &'a Facts<'a>, job: &'a JobFacts<'a>) -> Vec<Place<'a>> {
         if places.iter().any(|place| place.repository == target) {
             continue;
         }
-        // Without a look into it: what the last copy brought cannot be older than the backup before it.
-        let brought = || {
-            let copied_ms = copy.history.last_success.as_ref()?.began_ms;
-            let runs = job.history.runs.iter().rev().filter(|run| run.outcome.is_success());
-            runs.map(|run| (run.began_ms, run.ended_ms)).find(|(_, ended)| *ended <= copied_ms).map(|(began, _)| began)
-        };
-        let there = newest(target).or_else(brought);
+        // The last look may be older than the last copy, and that brought what had been made before it.
+        let copied_ms = copy.history.last_success.as_ref().map(|run| run.began_ms);
+        let brought = copied_ms.and_then(|copied| made(job.history).find(|run| run.ended_ms <= copied));
+        let there = newest(target).max(brought.map(|run| run.began_ms));
         let from_ms = there.or((job.history.since_ms > 0).then_some(job.history.since_ms));
         // A snapshot bears the time its backup began, a moment after the run's.
         let lag = here.zip(from_ms).map(|(here, there)| match (here - there).max(0) as f64 / 1000.0 {

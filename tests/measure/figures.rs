@@ -109,15 +109,32 @@ fn names_with_quotes_backslashes_and_newlines_are_read_back() {
 fn a_replica_is_as_far_behind_as_its_newest_snapshot_is_older() {
     let mut scene = Scene::new();
     let series = r#"esker_replica_lag_seconds{job="infra",tier="critical",repository="main",target="far"}"#;
-    assert_eq!(scene.value(series), Some(5400.0));
-    // Nobody has looked into the replica: the copy that succeeded after the last backup brought that.
-    scene.seen.remove("far");
+    // The last look was before the last copy, and that was after the last backup.
     assert_eq!(scene.value(series), Some(0.0));
     // The last copy was before the last backup, after the one at two hours.
     let mut history = History { since_ms: NOW - 90 * DAY, ..History::default() };
     history.add(run(NOW - HOUR, 5.0, Outcome::Success));
     *scene.history("infra:copy") = history;
     assert_eq!(scene.value(series), Some(5400.0));
+    // Somebody else copied since: the look says so.
+    scene.seen.get_mut("far").unwrap().newest_ms.insert("infra".into(), NOW - 30 * MINUTE);
+    assert_eq!(scene.value(series), Some(0.0));
+}
+
+#[test]
+fn a_run_that_made_no_snapshot_changes_neither_sizes_nor_what_a_replica_lacks() {
+    let mut scene = Scene::new();
+    let history = scene.history("infra");
+    for (run, id) in history.runs.iter_mut().filter(|run| run.outcome.is_success()).zip(["one", "two"]) {
+        run.snapshot = Some(id.into());
+    }
+    history.add(backup(NOW - MINUTE, Outcome::Success, 500.0));
+    let of_infra = |name: &str| scene.value(&format!("{name}{INFRA}"));
+    assert_eq!(of_infra("seconds_since_last_backup"), Some(60.0));
+    assert_eq!(of_infra("esker_backup_previous_size_bytes"), Some(400.0));
+    assert_eq!(of_infra("backup_size_bytes"), Some(500.0));
+    let series = r#"esker_replica_lag_seconds{job="infra",tier="critical",repository="main",target="far"}"#;
+    assert_eq!(scene.value(series), Some(0.0));
 }
 
 #[test]

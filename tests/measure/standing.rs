@@ -179,8 +179,8 @@ fn programs_get_all_of_it() {
             "repository": "far",
             "replica": true,
             "offsite": true,
-            "newest": "2027-01-15T06:00:00Z",
-            "lag_seconds": 5400.0
+            "newest": "2027-01-15T07:30:00Z",
+            "lag_seconds": 0.0
           }
         ],
         "places_held": 2,

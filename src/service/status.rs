@@ -210,11 +210,11 @@ fn places<'a>(facts: &'a Facts<'a>, job: &'a JobFacts<'a>) -> Vec<Place<'a>> {
         let brought = copied_ms.and_then(|copied| made(job.history).find(|run| run.ended_ms <= copied));
         let there = newest(target).max(brought.map(|run| run.began_ms));
         let from_ms = there.or((job.history.since_ms > 0).then_some(job.history.since_ms));
-        // A snapshot bears the time its backup began, a moment after the run's.
-        let lag = here.zip(from_ms).map(|(here, there)| match (here - there).max(0) as f64 / 1000.0 {
-            lag if lag < 1.0 => 0.0,
-            lag => lag,
-        });
+        // A snapshot bears the time its backup began, a moment after its run: a copy after that run brought it all the same.
+        let is_brought =
+            made_ms.zip(copied_ms).is_some_and(|((_, ended), copied)| ended <= copied && here <= Some(ended));
+        let lag = here.zip(from_ms).map(|(here, there)| (here - there).max(0) as f64 / 1000.0);
+        let lag = if is_brought { Some(0.0) } else { lag };
         places.push(Place { repository: target, own: false, offsite: offsite(target), newest_ms: there, lag });
     }
     places

@@ -94,6 +94,17 @@ fn a_run_stopped_with_the_service_is_no_failed_backup() {
 }
 
 #[test]
+fn the_share_of_success_is_of_the_time_set_for_it() {
+    let mut scene = Scene::new();
+    let history = scene.history("photos");
+    history.runs.insert(0, backup(NOW - 8 * DAY, Outcome::Failure, 0.0));
+    let series = r#"esker_job_success_ratio{job="photos",kind="backup",tier="",repository="main"}"#;
+    assert_eq!(scene.value(series), Some(1.0));
+    scene.plan.settings.success_over *= 2;
+    assert_eq!(scene.value(series), Some(0.5));
+}
+
+#[test]
 fn names_with_quotes_backslashes_and_newlines_are_read_back() {
     let mut scene = Scene::new();
     let mut job = scene.plan.jobs["infra"].clone();
@@ -111,6 +122,10 @@ fn a_replica_is_as_far_behind_as_its_newest_snapshot_is_older() {
     let series = r#"esker_replica_lag_seconds{job="infra",tier="critical",repository="main",target="far"}"#;
     // The last look was before the last copy, and that was after the last backup.
     assert_eq!(scene.value(series), Some(0.0));
+    // A snapshot's own time is a little after its run's.
+    scene.seen.get_mut("main").unwrap().newest_ms.insert("infra".into(), NOW - 30 * MINUTE + 700);
+    assert_eq!(scene.value(series), Some(0.0));
+    scene.seen.get_mut("main").unwrap().newest_ms.insert("infra".into(), NOW - 30 * MINUTE);
     // The last copy was before the last backup, after the one at two hours.
     let mut history = History { since_ms: NOW - 90 * DAY, ..History::default() };
     history.add(run(NOW - HOUR, 5.0, Outcome::Success));

@@ -44,7 +44,6 @@ pub mod repo;
 pub mod restore;
 pub mod rewrite;
 pub mod scrub;
-#[cfg(feature = "service")]
 pub mod service;
 pub mod sessions;
 pub mod source;

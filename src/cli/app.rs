@@ -13,11 +13,12 @@ use jiff::tz::TimeZone;
 use serde_json::json;
 
 use super::args::{Cli, Global, Verb};
-use super::config::{self, OptionValue};
+use super::config::{self, Added, OptionValue};
 use super::console::{Console, Progress, Style, Work};
 use super::fail::{Fail, Result, usage};
 use super::out::Out;
 use super::trace::Traced;
+use super::vault::Vault;
 use super::{Context, OnInterrupt, Prompt, text};
 use crate::error::{Error, Kind};
 use crate::monitor::Severity;
@@ -49,6 +50,10 @@ pub(super) struct App {
     pub(super) global: Global,
     /// Options of the configured repository's storage, by name.
     pub(super) options: Vec<(String, OptionValue)>,
+    /// Those of the configured repository that things are brought to.
+    pub(super) to_options: Vec<(String, OptionValue)>,
+    /// What has opened repositories in this process.
+    pub(super) vault: Arc<Vault>,
     pub(super) out: Out,
     pub(super) console: Arc<Console>,
     notices: Notices,
@@ -57,43 +62,24 @@ pub(super) struct App {
 
 /// Runs a command and gives its exit code.
 pub(super) fn run(args: Vec<OsString>, context: Context) -> u8 {
-    let is_json = |args: &[OsString]| args.iter().any(|arg| arg == "--json");
     let wants_json = is_json(&args);
-    let added = match config::add(args, &context.env, &context.cwd) {
-        Ok(added) => added,
-        Err(error) => return stop(error.into(), wants_json, context),
+    match config::add(args, &context.env, &context.cwd) {
+        Ok(added) => run_added(added, context, Arc::default()),
+        Err(error) => stop(error.into(), wants_json, context),
+    }
+}
+
+fn is_json(args: &[OsString]) -> bool {
+    args.iter().any(|arg| arg == "--json")
+}
+
+/// Runs a command with what is configured for it. What opens repositories is looked for in `vault` first.
+pub(super) fn run_added(added: Added, context: Context, vault: Arc<Vault>) -> u8 {
+    let (mut app, verb) = match App::begin(added, context, vault) {
+        Ok(begun) => begun,
+        Err(code) => return code,
     };
-    let cli = match Cli::try_parse_from(&added.args) {
-        Ok(cli) => cli,
-        Err(error) => return not_understood(&error, is_json(&added.args), added.by.as_deref(), context),
-    };
-    let global = cli.global;
-    let progress = match progress(&global, &context) {
-        Ok(progress) => progress,
-        Err(error) => return stop(error.into(), global.json, context),
-    };
-    let Context { stdout, stderr, env, .. } = context;
-    let style = Style { progress, json: global.json, quiet: global.quiet, verbose: global.verbose > 0 };
-    let mut app = App {
-        world: context.world,
-        env,
-        cwd: context.cwd,
-        user: context.user,
-        host: context.host,
-        time_zone: context.time_zone,
-        stdout_is_terminal: context.stdout_is_terminal,
-        prompt: context.prompt,
-        memory: context.memory,
-        stdin: Mutex::new(Some(context.stdin)),
-        global,
-        options: added.options,
-        out: Out::new(stdout),
-        console: Console::new(stderr, style),
-        notices: Notices::default(),
-        on_interrupt: context.on_interrupt,
-    };
-    added.warnings.iter().for_each(|warning| app.console.remark(Severity::Warning, warning));
-    let done = app.dispatch(&cli.verb).and_then(|()| app.out.flush());
+    let done = app.dispatch(&verb).and_then(|()| app.out.flush());
     app.tell_notices();
     match done {
         Ok(()) => 0,
@@ -149,6 +135,43 @@ fn not_understood(error: &clap::Error, json: bool, configured: Option<&str>, mut
 }
 
 impl App {
+    /// A command of which the line makes sense; otherwise the exit code, its reason told.
+    pub(super) fn begin(added: Added, context: Context, vault: Arc<Vault>) -> Result<(Self, Verb), u8> {
+        let cli = match Cli::try_parse_from(&added.args) {
+            Ok(cli) => cli,
+            Err(error) => return Err(not_understood(&error, is_json(&added.args), added.by.as_deref(), context)),
+        };
+        let global = cli.global;
+        let progress = match progress(&global, &context) {
+            Ok(progress) => progress,
+            Err(error) => return Err(stop(error.into(), global.json, context)),
+        };
+        let Context { stdout, stderr, env, .. } = context;
+        let style = Style { progress, json: global.json, quiet: global.quiet, verbose: global.verbose > 0 };
+        let app = Self {
+            world: context.world,
+            env,
+            cwd: context.cwd,
+            user: context.user,
+            host: context.host,
+            time_zone: context.time_zone,
+            stdout_is_terminal: context.stdout_is_terminal,
+            prompt: context.prompt,
+            memory: context.memory,
+            stdin: Mutex::new(Some(context.stdin)),
+            global,
+            options: added.options,
+            to_options: added.to_options,
+            vault,
+            out: Out::new(stdout),
+            console: Console::new(stderr, style),
+            notices: Notices::default(),
+            on_interrupt: context.on_interrupt,
+        };
+        added.warnings.iter().for_each(|warning| app.console.remark(Severity::Warning, warning));
+        Ok((app, cli.verb))
+    }
+
     fn dispatch(&mut self, verb: &Verb) -> Result<()> {
         // Before anything else uses the pool. That another run in this process has made it is fine.
         let _ = rayon::ThreadPoolBuilder::new().num_threads(self.threads()).build_global();
@@ -180,6 +203,9 @@ impl App {
             Verb::Demo(args) => super::demo::run(self, args),
             Verb::Stats(args) => super::stats::run(self, args),
             Verb::Cache(args) => super::cache::run(self, args),
+            #[cfg(feature = "service")]
+            Verb::Serve => super::serve::run(self),
+            Verb::Job(args) => super::job::run(self, args),
             Verb::Config(args) => super::config::run(self, args),
             Verb::Completions(args) => super::about::completions(self, args),
             Verb::Man(args) => super::about::man(self, args),

@@ -17,6 +17,7 @@ use super::storage_args::StorageArgs;
 use super::text::parse_bytes;
 use crate::check::ReadData;
 use crate::chunk::compress::Level;
+use crate::service::history::Trigger;
 
 /// Encrypted, deduplicated backups.
 #[derive(Debug, Parser)]
@@ -146,6 +147,11 @@ pub(super) enum Verb {
     Demo(DemoArgs),
     /// List and clear what is kept locally of repositories
     Cache(CacheArgs),
+    /// Run the jobs of the configuration when they are due, measure, and tell who should know
+    #[cfg(feature = "service")]
+    Serve,
+    /// Run or list the jobs of the configuration
+    Job(JobArgs),
     /// Check the configuration, or show what comes of it
     Config(ConfigArgs),
     /// Print the completions of a shell
@@ -719,6 +725,30 @@ pub(super) struct DemoArgs {
     /// Work in this new directory and leave everything there to look at
     #[arg(long, value_name = "DIR")]
     pub(super) keep: Option<PathBuf>,
+}
+
+#[derive(Debug, clap::Args)]
+pub(super) struct JobArgs {
+    #[command(subcommand)]
+    pub(super) verb: JobVerb,
+}
+
+#[derive(Debug, Clone, Subcommand)]
+pub(super) enum JobVerb {
+    /// List the jobs of the configuration, and how they went
+    List,
+    /// Run jobs once, one after the other, as the service would
+    Run {
+        /// Their names
+        #[arg(value_name = "NAME", required = true)]
+        names: Vec<String>,
+        /// Run what follows from a job after its success, too
+        #[arg(long)]
+        follow: bool,
+        /// Why they run, for the record
+        #[arg(long, hide = true, default_value = "hand")]
+        trigger: Trigger,
+    },
 }
 
 #[derive(Debug, clap::Args)]

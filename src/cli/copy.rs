@@ -49,8 +49,8 @@ fn run_copy(app: &App, args: &CopyArgs, to: &OsStr) -> Result<()> {
         _ => error,
     })?;
     let from = place::repository(app)?;
-    let secret = other_secret(app, args.to.given(), "ESKER_TO_", "password of the target: ")?;
-    let target = place::unlock(app, storage, &secret)?;
+    let secret = || other_secret(app, args.to.given(), "ESKER_TO_", "password of the target: ");
+    let target = place::unlock_kept(app, to, storage, secret)?;
     let (source, there) = (Reader::new(&from)?, Reader::new(&target)?);
     app.tell_faults(&source);
     app.tell_faults(&there);

@@ -42,6 +42,7 @@ mod find;
 mod forget;
 mod init;
 mod inputs;
+mod job;
 mod json;
 mod key;
 mod ls;
@@ -58,9 +59,12 @@ mod repair_snapshots;
 mod restore;
 mod retention_args;
 mod rewrite;
+mod runner;
 mod safety;
 mod scrub;
 mod scrub_args;
+#[cfg(feature = "service")]
+mod serve;
 mod sessions;
 mod snapshots;
 mod stats;
@@ -72,6 +76,7 @@ mod text;
 mod time;
 mod trace;
 mod unlock;
+mod vault;
 
 /// Asks for a secret on the terminal without showing it, with this prompt.
 pub type Prompt = Box<dyn Fn(&str) -> io::Result<Zeroizing<String>> + Send + Sync>;

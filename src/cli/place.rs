@@ -99,7 +99,12 @@ struct Options<'a> {
 
 impl Options<'_> {
     fn of_repo(app: &App) -> Result<Self> {
-        Ok(Self { configured: super::unlock::options(app)?, own: None })
+        Ok(Self { configured: super::unlock::options(app, &app.options)?, own: None })
+    }
+
+    /// Of another repository than `--repo`, with what was typed for it.
+    fn of_other<'a>(app: &App, own: Option<&'a [String]>) -> Result<Options<'a>> {
+        Ok(Options { configured: super::unlock::options(app, &app.to_options)?, own })
     }
 
     /// For a place without options: one that is not behind a URL.
@@ -153,19 +158,18 @@ pub(super) fn open(app: &App) -> Result<Arc<dyn Storage>> {
 /// The storage of another repository that should be there, reached with the options typed for it, or else with
 /// those typed for all.
 pub(super) fn open_at(app: &App, given: &OsStr, own: Option<&[String]>) -> Result<Arc<dyn Storage>> {
-    // What is configured of options is for the repository that is configured.
-    Ok(app.traced(opened(app, given, Options { own, ..Options::default() })?))
+    Ok(app.traced(opened(app, given, Options::of_other(app, own)?)?))
 }
 
 /// The storage that a mirror is to be kept in: one that is begun, or one that is to be.
 pub(super) fn mirror_at(app: &App, given: &OsStr, own: Option<&[String]>) -> Result<Arc<dyn Storage>> {
     let begun = |storage: &Arc<dyn Storage>| [CONFIG, "copies/config"].iter().any(|name| storage.stat(name).is_ok());
-    match opened(app, given, Options { own, ..Options::default() }) {
+    match opened(app, given, Options::of_other(app, own)?) {
         Err(Fail::Error(error)) if error.kind() == Kind::NoRepository => {}
         Ok(storage) if !begun(&storage) => {}
         reached => return Ok(app.traced(reached?)),
     }
-    Ok(app.traced(created(app, given, Options { own, ..Options::default() })?))
+    Ok(app.traced(created(app, given, Options::of_other(app, own)?)?))
 }
 
 fn opened(app: &App, given: &OsStr, options: Options<'_>) -> Result<Arc<dyn Storage>> {
@@ -281,10 +285,30 @@ pub(super) fn has_repository(app: &App) -> Result<bool> {
 /// Unlocks the repository.
 pub(super) fn repository(app: &App) -> Result<Repository> {
     let storage = open(app)?;
+    unlock_kept(app, given(app)?, storage, || super::unlock::secret(app))
+}
+
+/// Unlocks another repository, with what opened it before in this process or else with what `secret` finds.
+pub(super) fn unlock_kept(
+    app: &App,
+    given: &OsStr,
+    storage: Arc<dyn Storage>,
+    secret: impl FnOnce() -> Result<Secret>,
+) -> Result<Repository> {
     // Before a password is asked for: that there is something it could open.
     let config = load_config(&*storage)?;
-    let secret = super::unlock::secret(app)?;
-    unlock_described(app, storage, config, &secret)
+    if let Some(kept) = app.vault.get(given) {
+        match unlock_described(app, storage.clone(), config.clone(), &kept) {
+            // Another repository may stand there now, or the credential was removed.
+            Err(Fail::Error(error)) if matches!(error.kind(), Kind::WrongKey | Kind::Refused) => {
+                app.vault.forget(given);
+            }
+            result => return result,
+        }
+    }
+    let repository = unlock_described(app, storage, config, &secret()?)?;
+    app.vault.keep(given, &repository);
+    Ok(repository)
 }
 
 /// Unlocks the repository in a storage, and tells what this machine knows of it.

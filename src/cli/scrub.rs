@@ -60,7 +60,7 @@ fn replica(app: &App, args: &ScrubArgs) -> Result<Option<Arc<dyn Storage>>> {
     Ok(Some(place::open_at(app, url, (!args.from_option.is_empty()).then_some(&*args.from_option))?))
 }
 
-fn ages(app: &App, storage: &dyn Storage) -> Ages {
+pub(super) fn ages(app: &App, storage: &dyn Storage) -> Ages {
     let local = app.local();
     Ages::open(local.state.as_deref(), &storage.place(), local.notices)
 }

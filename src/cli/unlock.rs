@@ -198,8 +198,8 @@ fn password(app: &App, origin: Origin) -> Result<Zeroizing<String>> {
     not_empty(Zeroizing::new(text.to_owned()), &from)
 }
 
-/// The options of the configured repository's storage, looked up where the configuration says.
-pub(super) fn options(app: &App) -> Result<Vec<(String, Zeroizing<String>)>> {
+/// Options of a configured repository's storage, looked up where the configuration says.
+pub(super) fn options(app: &App, options: &[(String, OptionValue)]) -> Result<Vec<(String, Zeroizing<String>)>> {
     let look = |name: &str, value: &OptionValue| -> Result<Zeroizing<String>> {
         let from = format!("the option `{name}` of the configured repository");
         let mut bytes = match value {
@@ -218,7 +218,7 @@ pub(super) fn options(app: &App) -> Result<Vec<(String, Zeroizing<String>)>> {
         let text = std::str::from_utf8(&bytes).map_err(|_| usage(format!("{from} is not UTF-8")))?;
         Ok(Zeroizing::new(text.to_owned()))
     };
-    app.options.iter().map(|(name, value)| Ok((name.clone(), look(name, value)?))).collect()
+    options.iter().map(|(name, value)| Ok((name.clone(), look(name, value)?))).collect()
 }
 
 /// Editors and `echo` end a file with a line break that is not meant.

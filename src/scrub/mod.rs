@@ -112,6 +112,41 @@ fn pick(candidates: BTreeMap<PackId, Candidate>, budget: &Budget, now_secs: i64,
 /// What an owner has attested counts, whichever machine it was on. What this machine has hashed counts for packs
 /// of owners; those of writers are due until they are attested.
 pub fn choose(reader: &Reader<'_>, ages: &Ages, budget: &Budget) -> Chosen {
+    pick(candidates(reader, ages), budget, reader.repo().world.now().secs, ages)
+}
+
+/// How much of what is stored was verified, and when.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Coverage {
+    /// Packs the index names.
+    pub known: u64,
+    /// Packs found whole at or after the moment asked about, and not known to be damaged.
+    pub verified: u64,
+    /// When the one that was found whole longest ago was, or was stored if it was never read; seconds since 1970.
+    pub oldest_secs: Option<i64>,
+}
+
+/// How much was verified since a moment, by what [`choose`] goes by.
+pub fn coverage(reader: &Reader<'_>, ages: &Ages, since_secs: i64) -> Coverage {
+    let mut stored: BTreeMap<PackId, i64> = BTreeMap::new();
+    let (catalog, headers) = (reader.catalog(), &reader.commits().headers);
+    for pack in catalog.packs() {
+        let origin = catalog.origins().get(pack.origin as usize);
+        let header = origin.and_then(|origin| headers.get(&origin.session));
+        stored.extend(header.map(|header| (pack.id, header.time_secs)));
+    }
+    let mut coverage = Coverage::default();
+    for (pack, candidate) in candidates(reader, ages) {
+        coverage.known += 1;
+        let whole = candidate.whole_secs.filter(|_| !candidate.is_damaged);
+        coverage.verified += u64::from(whole.is_some_and(|secs| secs >= since_secs));
+        let since = whole.or_else(|| stored.get(&pack).copied());
+        coverage.oldest_secs = [coverage.oldest_secs, since].into_iter().flatten().min();
+    }
+    coverage
+}
+
+fn candidates(reader: &Reader<'_>, ages: &Ages) -> BTreeMap<PackId, Candidate> {
     let (catalog, collections) = (reader.catalog(), reader.collections());
     let mut candidates: BTreeMap<PackId, Candidate> = BTreeMap::new();
     let mut unattested = std::collections::BTreeSet::new();
@@ -133,7 +168,7 @@ pub fn choose(reader: &Reader<'_>, ages: &Ages, budget: &Budget) -> Chosen {
             candidate.whole_secs = candidate.whole_secs.max(ages.get(pack));
         }
     }
-    pick(candidates, budget, reader.repo().world.now().secs, ages)
+    candidates
 }
 
 #[cfg(test)]

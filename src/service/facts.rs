@@ -94,6 +94,22 @@ impl JobFacts<'_> {
         Some((now_ms - last.began_ms).max(0) as f64 / 1000.0)
     }
 
+    /// For how long something has been there that is not safe, in milliseconds.
+    ///
+    /// That is the age of what is safe; but what is watched and has not changed since is as safe as ever. Before
+    /// any success it is the time since the job is known.
+    pub fn at_risk_ms(&self, now_ms: i64) -> i64 {
+        let Some(last) = &self.history.last_success else { return (now_ms - self.history.since_ms).max(0) };
+        let watched = self.job.when.watch.is_some() && self.watch_lost.is_none();
+        let since = match self.due_since_ms {
+            // A failure since then may have been for a change.
+            _ if !watched || self.history.failures > 0 => last.began_ms,
+            Some(due) => due.max(last.began_ms),
+            None => return 0,
+        };
+        (now_ms - since).max(0)
+    }
+
     /// The last run.
     pub fn last(&self) -> Option<&Run> {
         self.history.last()

@@ -37,6 +37,20 @@ pub struct History {
     pub scheduled_ms: Option<i64>,
 }
 
+impl History {
+    /// Of a job of which nothing is known.
+    pub const NEW: Self = Self {
+        since_ms: 0,
+        totals: BTreeMap::new(),
+        durations: Durations { counts: Vec::new(), sum: 0.0 },
+        runs: Vec::new(),
+        last_success: None,
+        failures: 0,
+        running_since_ms: None,
+        scheduled_ms: None,
+    };
+}
+
 /// A histogram of durations.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
@@ -98,6 +112,14 @@ pub enum Trigger {
     After,
     /// Somebody asked for it.
     Hand,
+}
+
+impl std::str::FromStr for Trigger {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        serde_json::from_value(text.into()).map_err(|_| format!("nothing runs for the reason `{text}`"))
+    }
 }
 
 /// A run that ended.

@@ -11,12 +11,26 @@
 //! `esker job run NAME` by cron does what the service does.
 
 pub mod alerts;
+pub mod debounce;
+#[cfg(feature = "service")]
+pub mod dispatch;
 pub mod facts;
 pub mod history;
+#[cfg(feature = "service")]
 pub mod http;
 pub mod metrics;
+#[cfg(feature = "service")]
+pub mod notify;
 pub mod plan;
+pub mod run;
 pub mod runner;
+#[cfg(feature = "service")]
+pub mod schedule;
+#[cfg(feature = "service")]
+pub mod serve;
+pub mod shelf;
 pub mod status;
 pub mod systemd;
 pub mod textfile;
+#[cfg(feature = "service")]
+pub mod watch;

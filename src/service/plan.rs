@@ -44,6 +44,10 @@ pub struct Settings {
     pub size_change: f64,
     /// How long an alert that goes on is not told again.
     pub repeat: Duration,
+    /// The notifiers told of what is about no job; all without a list.
+    pub notify: Option<Vec<String>>,
+    /// How long an alert must be away until it is over.
+    pub settle: Duration,
 }
 
 impl Default for Settings {
@@ -59,6 +63,8 @@ impl Default for Settings {
             success_over: Duration::from_secs(7 * 86_400),
             size_change: 50.0,
             repeat: Duration::from_secs(4 * 3600),
+            notify: None,
+            settle: Duration::from_secs(5 * 60),
         }
     }
 }
@@ -224,6 +230,8 @@ pub struct Notifier {
     pub least: super::alerts::Severity,
     /// The message, in minijinja's language; each channel has its own otherwise.
     pub template: Option<String>,
+    /// Certificate authorities that are trusted besides the system's, in PEM.
+    pub ca_file: Option<PathBuf>,
 }
 
 /// How people are told.
@@ -247,7 +255,8 @@ pub enum Channel {
     },
     /// Mail by SMTP.
     Email {
-        /// `smtp://HOST:PORT`, `smtps://`, or `smtp://…?tls=required`, as lettre reads it, without a password.
+        /// `smtps://HOST` (TLS from the start), `smtp://HOST?tls=required` (STARTTLS) or `smtp://HOST` (no TLS),
+        /// each with a port if it is not the usual one.
         server: String,
         /// Who logs in, if anybody.
         user: Option<String>,

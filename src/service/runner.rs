@@ -1,9 +1,12 @@
 //! Who runs command lines for the service.
 
 use std::ffi::OsString;
-use std::sync::Arc;
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, Weak};
+use std::time::Duration;
 
 use serde_json::Value;
+
+use super::facts::Seen;
 
 /// A command line to be run.
 #[derive(Debug, Clone)]
@@ -32,7 +35,20 @@ pub struct Answer {
 /// Stops what is being run, softly: what was done stays done.
 #[derive(Clone, Default)]
 pub struct Stop {
-    state: Arc<std::sync::Mutex<(bool, Vec<Box<dyn Fn() + Send>>)>>,
+    shared: Arc<Shared>,
+}
+
+#[derive(Default)]
+struct Shared {
+    state: Mutex<State>,
+    asked: Condvar,
+}
+
+#[derive(Default)]
+struct State {
+    asked: bool,
+    then: Vec<Box<dyn Fn() + Send>>,
+    children: Vec<Weak<Shared>>,
 }
 
 impl std::fmt::Debug for Stop {
@@ -42,29 +58,54 @@ impl std::fmt::Debug for Stop {
 }
 
 impl Stop {
-    fn lock(&self) -> std::sync::MutexGuard<'_, (bool, Vec<Box<dyn Fn() + Send>>)> {
-        self.state.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.shared.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Asks for it.
     pub fn ask(&self) {
         let mut state = self.lock();
-        state.0 = true;
-        state.1.iter().for_each(|stop| stop());
+        state.asked = true;
+        state.then.iter().for_each(|stop| stop());
+        let children = std::mem::take(&mut state.children);
+        self.shared.asked.notify_all();
+        drop(state);
+        children.iter().filter_map(Weak::upgrade).for_each(|shared| Self { shared }.ask());
     }
 
     /// Whether it was asked for.
     pub fn is_asked(&self) -> bool {
-        self.lock().0
+        self.lock().asked
     }
 
-    /// Has `stop` called when it is asked for, at once if it was.
+    /// Has `stop` called when it is asked for, at once if it was. `stop` must not call back.
     pub fn then(&self, stop: Box<dyn Fn() + Send>) {
         let mut state = self.lock();
-        if state.0 {
+        if state.asked {
             stop();
         }
-        state.1.push(stop);
+        state.then.push(stop);
+    }
+
+    /// One that is asked for with this one, and by itself.
+    pub fn child(&self) -> Self {
+        let child = Self::default();
+        let mut state = self.lock();
+        if state.asked {
+            child.lock().asked = true;
+        }
+        // What ended is not kept by a service that goes on for months.
+        state.children.retain(|child| child.strong_count() > 0);
+        state.children.push(Arc::downgrade(&child.shared));
+        drop(state);
+        child
+    }
+
+    /// Waits so long, or until it is asked for; says whether it was.
+    pub fn wait(&self, most: Duration) -> bool {
+        let state = self.lock();
+        let waited = self.shared.asked.wait_timeout_while(state, most, |state| !state.asked);
+        waited.unwrap_or_else(PoisonError::into_inner).0.asked
     }
 }
 
@@ -74,4 +115,10 @@ impl Stop {
 pub trait Runner: Send + Sync {
     /// Runs one to its end, or until `stop` is asked for. A panic in it is a failure of it.
     fn run(&self, call: &Call, stop: &Stop) -> Answer;
+
+    /// What there is to know about a repository.
+    fn look(&self, repository: &str, stop: &Stop) -> Result<Seen, String>;
+
+    /// Writes down in a repository what was done, as far as its credential may.
+    fn note(&self, repository: &str, action: &str, detail: &str) -> Result<(), String>;
 }

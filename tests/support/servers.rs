@@ -8,8 +8,15 @@ use std::sync::atomic::{AtomicU32, Ordering};
 
 use serde::Deserialize;
 
-/// Every kind of server there is a test for. `weak-s3` accepts conditional puts and ignores them.
+/// Every kind of storage there is a test for. `weak-s3` accepts conditional puts and ignores them.
 pub(crate) const KINDS: [&str; 5] = ["s3", "weak-s3", "sftp", "azblob", "webdav"];
+
+/// Servers that are no storage: `smtp` takes mail.
+pub(crate) const OTHERS: [&str; 1] = ["smtp"];
+
+fn is_kind(kind: &str) -> bool {
+    KINDS.contains(&kind) || OTHERS.contains(&kind)
+}
 
 /// A server that is running.
 #[derive(Debug, Clone, Deserialize)]
@@ -17,7 +24,7 @@ pub(crate) const KINDS: [&str; 5] = ["s3", "weak-s3", "sftp", "azblob", "webdav"
 pub(crate) struct Server {
     /// Its name, such as `ceph`; one kind may have several.
     pub(crate) name: String,
-    /// One of [`KINDS`].
+    /// One of [`KINDS`] or [`OTHERS`].
     pub(crate) kind: String,
     /// Where repositories go, options that are no secrets included.
     pub(crate) url: String,
@@ -106,7 +113,7 @@ pub(crate) fn all() -> Vec<Server> {
 
 /// The servers of one kind. None skips aloud, and fails where `ESKER_REQUIRE` names the kind.
 pub(crate) fn of_kind(kind: &str) -> Vec<Server> {
-    assert!(KINDS.contains(&kind), "`{kind}` is a kind");
+    assert!(is_kind(kind), "`{kind}` is a kind");
     let servers: Vec<_> = all().into_iter().filter(|server| server.kind == kind).collect();
     if servers.is_empty() {
         missing(kind);
@@ -114,7 +121,7 @@ pub(crate) fn of_kind(kind: &str) -> Vec<Server> {
     servers
 }
 
-/// The servers of every kind; each kind that is missing is treated as by [`of_kind`].
+/// The servers of every kind of storage; each kind that is missing is treated as by [`of_kind`].
 pub(crate) fn each_kind() -> Vec<Server> {
     KINDS.iter().flat_map(|kind| of_kind(kind)).collect()
 }
@@ -133,7 +140,7 @@ fn missing(kind: &str) {
 fn parse(text: &[u8]) -> Vec<Server> {
     let servers: Vec<Server> = serde_json::from_slice(text).expect("servers.json describes servers");
     for server in &servers {
-        assert!(KINDS.contains(&&*server.kind), "{}: kind {}", server.name, server.kind);
+        assert!(is_kind(&server.kind), "{}: kind {}", server.name, server.kind);
         assert!(!server.secrets.iter().any(|secret| server.url.contains(secret)), "{}: a secret URL", server.name);
     }
     servers

@@ -13,6 +13,7 @@ use clap::error::ErrorKind;
 use toml::Spanned;
 use toml::de::{DeInteger, DeTable, DeValue};
 
+use super::keys::{NOTIFIER, SERVICE, STORE, TIER, Table};
 use super::schema::{Schema, Shape, is_path, nearest};
 use crate::storage::remote::url::{of_ssh_place, port_of};
 
@@ -21,6 +22,11 @@ use crate::storage::remote::url::{of_ssh_place, port_of};
 pub(super) struct Document {
     pub(super) repositories: BTreeMap<String, Place>,
     pub(super) profiles: BTreeMap<String, Profile>,
+    /// `[service]`, and the service's tables with names.
+    pub(super) service: Table,
+    pub(super) tiers: BTreeMap<String, Table>,
+    pub(super) jobs: BTreeMap<String, JobTable>,
+    pub(super) notifiers: BTreeMap<String, Table>,
     /// Whether a secret stands in it as it is.
     pub(super) holds_secret: bool,
 }
@@ -31,6 +37,19 @@ pub(super) struct Place {
     pub(super) url: Option<OsString>,
     pub(super) settings: Settings,
     pub(super) options: Vec<(String, OptionValue)>,
+    /// What the service has to know of it.
+    pub(super) store: Table,
+}
+
+/// A table of `[jobs]`.
+#[derive(Debug, Default)]
+pub(super) struct JobTable {
+    /// What the service has to know.
+    pub(super) table: Table,
+    /// The verb, in words.
+    pub(super) verb: Vec<String>,
+    /// What the verb is told.
+    pub(super) settings: Settings,
 }
 
 impl std::fmt::Debug for Place {
@@ -96,7 +115,7 @@ impl Fault {
         Self { at, message: message.into(), hint: None }
     }
 
-    fn hint(self, hint: impl Into<String>) -> Self {
+    pub(super) fn hint(self, hint: impl Into<String>) -> Self {
         Self { hint: Some(hint.into()), ..self }
     }
 
@@ -117,8 +136,17 @@ pub(super) fn line_and_column(text: &str, at: usize) -> (usize, usize) {
     (before.matches('\n').count() + 1, line.chars().count() + 1)
 }
 
-/// Reads a file's text. Paths in it begin at `dir`, `~` is `home`.
-pub(super) fn read(text: &str, schema: &Schema, dir: &Path, home: Option<&Path>) -> (Document, Vec<Fault>) {
+/// Where paths in a file begin: at its directory, with `~` at the home directory, with
+/// `$CREDENTIALS_DIRECTORY` where a service manager has put secrets.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Bases<'a> {
+    pub(super) dir: &'a Path,
+    pub(super) home: Option<&'a Path>,
+    pub(super) credentials: Option<&'a Path>,
+}
+
+/// Reads a file's text.
+pub(super) fn read(text: &str, schema: &Schema, bases: Bases<'_>) -> (Document, Vec<Fault>) {
     let mut document = Document::default();
     let table = match DeTable::parse(text) {
         Ok(table) => table.into_inner(),
@@ -127,19 +155,32 @@ pub(super) fn read(text: &str, schema: &Schema, dir: &Path, home: Option<&Path>)
             return (document, vec![Fault::new(at, error.message().to_owned())]);
         }
     };
-    let mut reading = Reading { schema, dir, home, faults: Vec::new() };
+    let mut reading = Reading { schema, bases, faults: Vec::new() };
     for (key, value) in &table {
         match &**key.get_ref() {
-            "repositories" => reading.named(key.get_ref(), value, |reading, name, table| {
-                let place = reading.place(table);
+            "repositories" => reading.named(key.get_ref(), value, |reading, name, at, table| {
+                let place = reading.place(at, table);
                 document.repositories.insert(name.to_owned(), place);
             }),
-            "profiles" => reading.named(key.get_ref(), value, |reading, name, table| {
+            "profiles" => reading.named(key.get_ref(), value, |reading, name, _, table| {
                 let profile = reading.profile(table);
                 document.profiles.insert(name.to_owned(), profile);
             }),
+            "service" => document.service = reading.table("service", SERVICE, value),
+            "tiers" => reading.named(key.get_ref(), value, |reading, name, at, table| {
+                let tier = reading.cells(TIER, at, table);
+                document.tiers.insert(name.to_owned(), tier);
+            }),
+            "jobs" => reading.named(key.get_ref(), value, |reading, name, at, table| {
+                let job = reading.job(at, table);
+                document.jobs.insert(name.to_owned(), job);
+            }),
+            "notifiers" => reading.named(key.get_ref(), value, |reading, name, at, table| {
+                let notifier = reading.cells(NOTIFIER, at, table);
+                document.notifiers.insert(name.to_owned(), notifier);
+            }),
             other => {
-                let known = ["repositories", "profiles"].map(String::from);
+                let known = ["repositories", "profiles", "service", "tiers", "jobs", "notifiers"].map(String::from);
                 reading.faults.push(Fault::unknown(key.span().start, "table", other, known));
             }
         }
@@ -204,29 +245,28 @@ fn masked_parts(url: &str) -> String {
     format!("{scheme}://{authority}{path}{}", query.unwrap_or_default())
 }
 
-struct Reading<'a> {
-    schema: &'a Schema,
-    dir: &'a Path,
-    home: Option<&'a Path>,
-    faults: Vec<Fault>,
+pub(super) struct Reading<'a> {
+    pub(super) schema: &'a Schema,
+    pub(super) bases: Bases<'a>,
+    pub(super) faults: Vec<Fault>,
 }
 
-type Node<'i> = Spanned<DeValue<'i>>;
+pub(super) type Node<'i> = Spanned<DeValue<'i>>;
 
 impl Reading<'_> {
-    fn fault(&mut self, at: usize, message: impl Into<String>) {
+    pub(super) fn fault(&mut self, at: usize, message: impl Into<String>) {
         self.faults.push(Fault::new(at, message));
     }
 
     /// Calls `take` with each table of a table of tables.
-    fn named<'i>(&mut self, what: &str, value: &Node<'i>, mut take: impl FnMut(&mut Self, &str, &DeTable<'i>)) {
+    fn named<'i>(&mut self, what: &str, value: &Node<'i>, mut take: impl FnMut(&mut Self, &str, usize, &DeTable<'i>)) {
         let DeValue::Table(tables) = value.get_ref() else {
             let found = value.get_ref().type_str();
             return self.fault(value.span().start, format!("`{what}` holds tables with names, found {found}"));
         };
         for (name, value) in tables {
             match value.get_ref() {
-                DeValue::Table(table) => take(self, name.get_ref(), table),
+                DeValue::Table(table) => take(self, name.get_ref(), name.span().start, table),
                 other => {
                     let (name, found) = (name.get_ref(), other.type_str());
                     self.fault(value.span().start, format!("`{what}.{name}` is a table, found {found}"));
@@ -235,12 +275,14 @@ impl Reading<'_> {
         }
     }
 
-    fn place(&mut self, table: &DeTable<'_>) -> Place {
-        let mut place = Place::default();
+    fn place(&mut self, at: usize, table: &DeTable<'_>) -> Place {
+        let mut place = Place { store: Table { at, ..Table::default() }, ..Place::default() };
         let keys = || self.schema.keys(&[] as &[&str]).into_iter().filter(|key| self.is_setting(&[], key));
-        let known: Vec<_> = keys().chain(["url".into(), "options".into()]).collect();
+        let of_service = STORE.iter().map(|key| key.name.to_owned());
+        let known: Vec<_> = keys().chain(["url".into(), "options".into()]).chain(of_service).collect();
         for (key, value) in table {
             match &**key.get_ref() {
+                name if STORE.iter().any(|known| known.name == name) => self.cell(STORE, key, value, &mut place.store),
                 "url" => {
                     place.url = self.text(key.get_ref(), value).map(|url| {
                         let has_scheme = url.split_once(':').is_some_and(|(scheme, _)| {
@@ -279,7 +321,7 @@ impl Reading<'_> {
     fn found_elsewhere(&mut self, option: &str, at: usize, table: &DeTable<'_>) -> Option<OptionValue> {
         let one = if table.len() == 1 { table.iter().next() } else { None };
         let Some((key, value)) = one else {
-            self.fault(at, format!("`{option}` is a value or one of {{ file = … }}, {{ command = … }}, {{ env = … }}"));
+            self.fault(at, format!("`{option}` is a value or one of {{ file = … }}, {{ command = … }}, {{ env = … }}, {{ credential = … }}"));
             return None;
         };
         let text = self.text(key.get_ref(), value)?;
@@ -287,8 +329,9 @@ impl Reading<'_> {
             "file" => Some(OptionValue::File(self.path(&text))),
             "command" => Some(OptionValue::Command(text)),
             "env" => Some(OptionValue::Variable(text)),
+            "credential" => Some(OptionValue::File(self.path(&format!("$CREDENTIALS_DIRECTORY/{text}")))),
             other => {
-                let known = ["file", "command", "env"].map(String::from);
+                let known = ["file", "command", "env", "credential"].map(String::from);
                 self.faults.push(Fault::unknown(key.span().start, "source of a value", other, known));
                 None
             }
@@ -351,7 +394,7 @@ impl Reading<'_> {
         self.schema.arg(verb, key).is_some()
     }
 
-    fn setting(
+    pub(super) fn setting(
         &mut self,
         verb: &[String],
         name: &str,
@@ -406,7 +449,7 @@ impl Reading<'_> {
     }
 
     /// A string.
-    fn text(&mut self, key: &str, value: &Node<'_>) -> Option<String> {
+    pub(super) fn text(&mut self, key: &str, value: &Node<'_>) -> Option<String> {
         match value.get_ref() {
             DeValue::String(text) if !text.is_empty() => Some(text.clone().into_owned()),
             DeValue::String(_) => {
@@ -421,7 +464,7 @@ impl Reading<'_> {
     }
 
     /// A string or a number, as it would be typed.
-    fn word(&mut self, key: &str, value: &Node<'_>) -> Option<String> {
+    pub(super) fn word(&mut self, key: &str, value: &Node<'_>) -> Option<String> {
         match value.get_ref() {
             DeValue::Integer(number) => Some(decimal(number)),
             DeValue::Float(number) => Some(number.as_str().to_owned()),
@@ -429,18 +472,21 @@ impl Reading<'_> {
         }
     }
 
-    fn path(&self, text: &str) -> PathBuf {
-        match (text.strip_prefix('~'), self.home) {
+    pub(super) fn path(&self, text: &str) -> PathBuf {
+        if let (Some(below), Some(base)) = (text.strip_prefix("$CREDENTIALS_DIRECTORY/"), self.bases.credentials) {
+            return base.join(below);
+        }
+        match (text.strip_prefix('~'), self.bases.home) {
             (Some(""), Some(home)) => home.to_owned(),
             (Some(below), Some(home)) if below.starts_with('/') => home.join(below.trim_start_matches('/')),
             // The standard input stays that.
             _ if text == "-" => text.into(),
-            _ => self.dir.join(text),
+            _ => self.bases.dir.join(text),
         }
     }
 
     /// Has clap look at the values of a table: all at once, one by one when something is wrong.
-    fn check_values(&mut self, verb: &[String], settings: &Settings) {
+    pub(super) fn check_values(&mut self, verb: &[String], settings: &Settings) {
         if settings.is_empty() || self.parsed(verb, settings.values()).is_ok() {
             return;
         }
@@ -507,7 +553,7 @@ pub(super) fn arguments(arg: &Arg, value: &Value) -> Vec<OsString> {
     }
 }
 
-fn decimal(number: &DeInteger<'_>) -> String {
+pub(super) fn decimal(number: &DeInteger<'_>) -> String {
     let digits = number.as_str().replace('_', "");
     i64::from_str_radix(&digits, number.radix()).map_or(digits, |number| number.to_string())
 }

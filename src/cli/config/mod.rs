@@ -9,7 +9,10 @@
 //! One file is read: the one named, else the user's, else the system's. Issue by issue it may
 //! learn more top-level tables; what it does not know it refuses.
 
+mod cells;
 mod document;
+mod jobs;
+mod keys;
 mod resolve;
 mod schema;
 mod verb;
@@ -19,14 +22,19 @@ use std::ffi::{OsStr, OsString};
 use std::io::Read;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use clap::ArgMatches;
 use clap::error::ErrorKind;
 use clap::parser::ValueSource;
 
+use super::app::App;
 use super::fail::usage;
 use crate::error::{Error, Kind, Result};
-use document::{Document, Fault, line_and_column};
+use crate::monitor::Severity;
+use crate::service::plan::Plan;
+use crate::service::runner::Call;
+use document::{Bases, Document, Fault, line_and_column};
 use resolve::{Chosen, Named};
 use schema::{Schema, nearest};
 
@@ -43,7 +51,7 @@ const SYSTEM_FILE: &str = "/etc/esker/esker.toml";
 const DEFAULT_PROFILE: &str = "default";
 
 /// Verbs that need no configuration, and so must not fail for one.
-const WITHOUT: [&str; 5] = ["completions", "config", "demo", "man", "version"];
+const WITHOUT: [&str; 7] = ["completions", "config", "demo", "job", "man", "serve", "version"];
 
 /// A command line with what is configured.
 #[derive(Debug, Default)]
@@ -51,6 +59,8 @@ pub(super) struct Added {
     pub(super) args: Vec<OsString>,
     /// Options of the configured repository's storage.
     pub(super) options: Vec<(String, OptionValue)>,
+    /// Those of the storage of the repository that things are brought to.
+    pub(super) to_options: Vec<(String, OptionValue)>,
     /// Things to heed.
     pub(super) warnings: Vec<String>,
     /// The profile and the file, for when the whole is not understood.
@@ -91,7 +101,8 @@ pub(super) fn add(args: Vec<OsString>, env: &BTreeMap<OsString, OsString>, cwd: 
     }
     let options = chosen.place.map(|(_, place)| place.options.clone()).unwrap_or_default();
     let args = chosen.add_to(&schema, &verb, args, &named);
-    Ok(Added { args, options, warnings, by: Some(format!("profile `{name}` of `{}`", file.path.display())) })
+    let by = Some(format!("profile `{name}` of `{}`", file.path.display()));
+    Ok(Added { args, options, warnings, by, ..Added::default() })
 }
 
 /// What was typed, if it makes sense but for what may be configured.
@@ -117,6 +128,91 @@ fn typed(matches: &ArgMatches) -> (Vec<String>, BTreeSet<String>) {
         });
     }
     (verb, typed)
+}
+
+/// A configuration as the service has it: read once, for any number of runs.
+pub(super) struct Configured {
+    /// The file.
+    pub(super) path: PathBuf,
+    /// What is to be done.
+    pub(super) plan: Arc<Plan>,
+    /// The hash of the file's text.
+    pub(super) digest: String,
+    document: Document,
+    schema: Schema,
+}
+
+impl Configured {
+    /// Reads the configuration; all that is wrong with it is one error that names the first.
+    pub(super) fn load(app: &App) -> Result<Self> {
+        let mut warnings = Vec::new();
+        let file = File::find(app.global.config.as_deref(), &app.env, &app.cwd, &mut warnings)?;
+        let none = || {
+            usage("there is no configuration").hint("name one with `--config FILE`; `esker config example` prints one")
+        };
+        let file = file.ok_or_else(none)?;
+        let schema = Schema::new();
+        let (document, mut faults) = file.read(&schema, &app.env);
+        let (plan, more) = jobs::plan(&document, &schema);
+        faults.extend(more);
+        faults.sort_by_key(|fault| fault.at);
+        if let Some(fault) = faults.first() {
+            return Err(file.refused(fault, faults.len() - 1));
+        }
+        warnings.extend(file.warning(&document));
+        warnings.iter().for_each(|warning| app.console.remark(Severity::Warning, warning));
+        let digest = blake3::hash(file.text.as_bytes()).to_hex().to_string();
+        Ok(Self { path: file.path, plan: Arc::new(plan), digest, document, schema })
+    }
+
+    /// The command line of a call: with how its repositories are reached. `global` comes before what is configured
+    /// for a repository, which wins.
+    pub(super) fn added(&self, call: &Call, global: &[OsString]) -> Result<Added> {
+        let place = self.place(&call.repository)?;
+        let mut args = vec![OsString::from("esker"), "--json".into()];
+        let mine = self.flags(place, "");
+        let name_of = |arg: &OsString| arg.to_string_lossy().split('=').next().unwrap_or_default().to_owned();
+        args.extend(global.iter().filter(|arg| !mine.iter().any(|own| name_of(own) == name_of(arg))).cloned());
+        args.extend(mine);
+        args.extend(place.url.iter().map(|url| joined("--repo=", url)));
+        let (verb, rest) = call.args.split_first().ok_or_else(|| usage("a job does nothing"))?;
+        args.push(verb.clone());
+        let target = call.target.as_ref().map(|target| self.place(target)).transpose()?;
+        if let Some(target) = target {
+            args.extend(target.url.iter().map(|url| joined("--to=", url)));
+            args.extend(self.flags(target, "to-"));
+        }
+        args.extend(rest.iter().cloned());
+        let to_options = target.map(|target| target.options.clone()).unwrap_or_default();
+        let by = Some(format!("`{}`", self.path.display()));
+        Ok(Added { args, options: place.options.clone(), to_options, warnings: Vec::new(), by })
+    }
+
+    /// Places of repositories that are directories here.
+    pub(super) fn local_places(&self) -> impl Iterator<Item = &Path> {
+        let urls = self.document.repositories.values().filter_map(|place| place.url.as_deref());
+        urls.map(Path::new).filter(|url| url.is_absolute())
+    }
+
+    fn place(&self, name: &str) -> Result<&document::Place> {
+        self.document.repositories.get(name).ok_or_else(|| usage(format!("there is no repository `{name}`")))
+    }
+
+    /// How a place is reached and unlocked, as flags; of another repository, those that there are for one.
+    fn flags(&self, place: &document::Place, prefix: &str) -> Vec<OsString> {
+        let known = |setting: &document::Setting| match prefix {
+            "" => self.schema.arg(&[] as &[&str], &setting.key),
+            _ => self.schema.arg(&["copy"], &format!("{prefix}{}", setting.key)),
+        };
+        let flags = place.settings.values().filter_map(|setting| Some((known(setting)?, setting)));
+        flags.flat_map(|(arg, setting)| document::arguments(arg, &setting.value)).collect()
+    }
+}
+
+fn joined(flag: &str, value: &OsStr) -> OsString {
+    let mut whole = OsString::from(flag);
+    whole.push(value);
+    whole
 }
 
 fn variable<'e>(env: &'e BTreeMap<OsString, OsString>, name: &str) -> Option<&'e OsStr> {
@@ -180,7 +276,9 @@ impl File {
 
     fn read(&self, schema: &Schema, env: &BTreeMap<OsString, OsString>) -> (Document, Vec<Fault>) {
         let dir = self.path.parent().unwrap_or(Path::new("/"));
-        let (document, mut faults) = document::read(&self.text, schema, dir, variable(env, "HOME").map(Path::new));
+        let variable = |name| variable(env, name).map(Path::new);
+        let bases = Bases { dir, home: variable("HOME"), credentials: variable("CREDENTIALS_DIRECTORY") };
+        let (document, mut faults) = document::read(&self.text, schema, bases);
         if self.mode & 0o002 != 0 {
             let message = "anybody may write to this file, and what it says is run: take that away with `chmod o-w`";
             faults.insert(0, Fault::new(0, message));

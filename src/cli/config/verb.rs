@@ -31,7 +31,10 @@ pub(in crate::cli) fn run(app: &App, args: &ConfigArgs) -> Result<()> {
 }
 
 fn check(app: &App, file: &File) -> Result<()> {
-    let (document, mut faults) = file.read(&Schema::new(), &app.env);
+    let schema = Schema::new();
+    let (document, mut faults) = file.read(&schema, &app.env);
+    let (plan, more) = super::jobs::plan(&document, &schema);
+    faults.extend(more);
     let ends = document.profiles.keys().filter_map(|name| Chosen::new(&document, name).err());
     // What one profile says wrong is wrong in all that extend it.
     let ends: Vec<Fault> = ends.collect();
@@ -71,6 +74,7 @@ fn check(app: &App, file: &File) -> Result<()> {
             "num_errors": faults.len(),
             "repositories": repositories,
             "profiles": profiles,
+            "jobs": plan.jobs.len(),
         }))?;
     }
     if !faults.is_empty() {
@@ -82,7 +86,11 @@ fn check(app: &App, file: &File) -> Result<()> {
     }
     let repositories = text::count(repositories, "repository", "repositories");
     let profiles = text::count(profiles, "profile", "profiles");
-    app.say(&format!("{path} can be used: {repositories}, {profiles}"))
+    let jobs = match plan.jobs.len() as u64 {
+        0 => String::new(),
+        some => format!(", {}", text::count(some, "job", "jobs")),
+    };
+    app.say(&format!("{path} can be used: {repositories}, {profiles}{jobs}"))
 }
 
 fn show(app: &App, file: &File) -> Result<()> {

@@ -1,0 +1,283 @@
+//! One run of one job: its hooks, its tries, what came of it.
+
+use std::collections::BTreeMap;
+use std::ffi::{OsStr, OsString};
+use std::io::{self, Read};
+use std::process::{Command, Stdio};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use super::history::{History, Outcome, Run, Trigger};
+use super::plan::{Job, Kind};
+use super::runner::{Answer, Call, Runner, Stop};
+use super::shelf::Shelf;
+use crate::world::{Time, World};
+
+/// How long a hook may take when its job says nothing.
+const HOOK_TIMEOUT: Duration = Duration::from_secs(3600);
+/// Of what a command says, so much is kept.
+const TAIL_BYTES: usize = 4096;
+/// The longest wait between two tries.
+const WAIT_MAX: Duration = Duration::from_secs(3600);
+
+/// Milliseconds since 1970.
+pub fn millis(time: Time) -> i64 {
+    time.secs.saturating_mul(1000).saturating_add(i64::from(time.nanos / 1_000_000))
+}
+
+/// What a run takes from its process.
+pub struct Machine<'a> {
+    /// The clock.
+    pub world: &'a World,
+    /// Who runs the command line.
+    pub runner: &'a dyn Runner,
+    /// The environment of hooks.
+    pub env: &'a BTreeMap<OsString, OsString>,
+    /// Told what happens, a line each.
+    pub tell: &'a (dyn Fn(&str) + Sync),
+}
+
+impl std::fmt::Debug for Machine<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Machine")
+    }
+}
+
+impl Machine<'_> {
+    fn now_ms(&self) -> i64 {
+        millis(self.world.now())
+    }
+
+    /// Runs a job to its end: hooks and tries included.
+    pub fn run(&self, job: &Job, trigger: Trigger, stop: &Stop) -> Run {
+        let began_ms = self.now_ms();
+        let mut run = Run {
+            began_ms,
+            ended_ms: began_ms,
+            tried_ms: began_ms,
+            outcome: Outcome::Failure,
+            code: 1,
+            trigger,
+            tries: 0,
+            message: None,
+            snapshot: None,
+            numbers: BTreeMap::new(),
+        };
+        let mut wait = job.retry_wait;
+        loop {
+            run.tries += 1;
+            run.tried_ms = self.now_ms();
+            self.attempt(job, &mut run, stop);
+            let more = run.outcome == Outcome::Failure && may_be_better(run.code) && run.tries <= job.retries;
+            if !more || stop.is_asked() {
+                break;
+            }
+            let why = run.message.as_deref().unwrap_or("no reason is known");
+            (self.tell)(&format!("{}: try {} failed, again in {} s: {why}", job.name, run.tries, wait.as_secs()));
+            if stop.wait(wait) {
+                run.outcome = Outcome::Interrupted;
+                break;
+            }
+            wait = (wait * 2).min(WAIT_MAX);
+        }
+        run.ended_ms = self.now_ms();
+        let env = outcome_env(&run);
+        self.hooks(job, "after", &job.hooks.after, &env, &mut run);
+        if !run.outcome.is_success() && run.outcome != Outcome::Interrupted {
+            self.hooks(job, "on-failure", &job.hooks.on_failure, &env, &mut run);
+        }
+        run
+    }
+
+    /// Hooks that change nothing about the outcome.
+    fn hooks(&self, job: &Job, what: &str, hooks: &[Vec<OsString>], env: &[(&str, OsString)], run: &mut Run) {
+        for hook in hooks {
+            // Also after the service was asked to stop: what `before` did is undone.
+            if let Err(why) = self.hook(job, hook, env, &Stop::default()) {
+                let message = format!("the `{what}` command failed: {why}");
+                (self.tell)(&format!("{}: {message}", job.name));
+                if run.outcome == Outcome::Success {
+                    run.outcome = Outcome::Warning;
+                    run.message = Some(message);
+                }
+            }
+        }
+    }
+
+    fn attempt(&self, job: &Job, run: &mut Run, stop: &Stop) {
+        for hook in &job.hooks.before {
+            if let Err(why) = self.hook(job, hook, &[], stop) {
+                run.outcome = if stop.is_asked() { Outcome::Interrupted } else { Outcome::Failure };
+                run.code = 1;
+                run.message = Some(format!("the `before` command failed: {why}"));
+                return;
+            }
+        }
+        let call = Call { repository: job.repository.clone(), target: job.target.clone(), args: job.args.clone() };
+        let (answer, late) = self.within(job.timeout, stop, |stop| self.runner.run(&call, stop));
+        run.code = answer.code;
+        run.outcome = match answer.code {
+            0 => Outcome::Success,
+            3 | 5 => Outcome::Warning,
+            4 => Outcome::Damage,
+            _ if late => Outcome::Timeout,
+            130 => Outcome::Interrupted,
+            _ => Outcome::Failure,
+        };
+        run.message = match (run.outcome, job.timeout) {
+            (Outcome::Timeout, Some(most)) => {
+                Some(format!("stopped after {} s, which is its `timeout`", most.as_secs()))
+            }
+            _ => answer
+                .message
+                .clone()
+                .or_else(|| (run.outcome != Outcome::Success).then(|| answer.problems.first().cloned()).flatten()),
+        };
+        read_summary(job.kind, &answer, run);
+    }
+
+    /// Calls `work` with a stop that is asked for when so much time has passed; says whether it was.
+    fn within<T>(&self, most: Option<Duration>, stop: &Stop, work: impl FnOnce(&Stop) -> T) -> (T, bool) {
+        let Some(most) = most else { return (work(stop), false) };
+        let (own, ended, late) = (stop.child(), Stop::default(), Arc::new(AtomicBool::new(false)));
+        std::thread::scope(|scope| {
+            let (watched, over, is_late) = (own.clone(), ended.clone(), late.clone());
+            scope.spawn(move || {
+                if !over.wait(most) {
+                    is_late.store(true, Ordering::Relaxed);
+                    watched.ask();
+                }
+            });
+            let result = work(&own);
+            ended.ask();
+            (result, late.load(Ordering::Relaxed))
+        })
+    }
+
+    fn hook(&self, job: &Job, words: &[OsString], env: &[(&str, OsString)], stop: &Stop) -> Result<(), String> {
+        let Some((program, args)) = words.split_first() else { return Ok(()) };
+        let mut command = Command::new(program);
+        command.args(args).env_clear().envs(self.env).stdin(Stdio::null());
+        command.env("ESKER_JOB", &job.name).env("ESKER_REPOSITORY_NAME", &job.repository);
+        command.envs(env.iter().map(|(name, value)| (OsStr::new(*name), value)));
+        let said = run_command(command, job.timeout.unwrap_or(HOOK_TIMEOUT), stop);
+        said.map_err(|why| format!("`{}`: {why}", program.to_string_lossy()))
+    }
+}
+
+/// Runs a job, if nobody else does, and remembers it: the run, and all that is remembered.
+///
+/// # Errors
+///
+/// When nobody can tell whether the job is being run.
+pub fn once(
+    machine: &Machine<'_>,
+    shelf: &Shelf,
+    job: &Job,
+    trigger: Trigger,
+    scheduled_ms: Option<i64>,
+    stop: &Stop,
+) -> io::Result<Option<(Run, History)>> {
+    let Some(held) = shelf.hold(&job.name)? else { return Ok(None) };
+    let (mut history, told) = shelf.begin(&job.name, machine.now_ms(), trigger, scheduled_ms);
+    told.iter().for_each(|line| (machine.tell)(line));
+    let run = machine.run(job, trigger, stop);
+    history.add(run.clone());
+    if let Err(error) = shelf.save(&job.name, &history) {
+        (machine.tell)(&format!("that job `{}` ran is not remembered: {error}", job.name));
+    }
+    drop(held);
+    Ok(Some((run, history)))
+}
+
+/// Whether another try may end better: not so for a wrong command line, a wrong key, a refusal.
+fn may_be_better(code: u8) -> bool {
+    !matches!(code, 2 | 6 | 12 | 13)
+}
+
+fn outcome_env(run: &Run) -> Vec<(&'static str, OsString)> {
+    let text = |value: &Option<String>| OsString::from(value.as_deref().unwrap_or_default());
+    vec![
+        ("ESKER_OUTCOME", run.outcome.name().into()),
+        ("ESKER_EXIT_CODE", run.code.to_string().into()),
+        ("ESKER_SNAPSHOT", text(&run.snapshot)),
+        ("ESKER_ERROR", text(&run.message)),
+    ]
+}
+
+/// What the verb counted.
+fn read_summary(kind: Kind, answer: &Answer, run: &mut Run) {
+    let is_summary = |line: &&serde_json::Value| {
+        let message = line.get("message_type").and_then(|value| value.as_str());
+        matches!(message, Some("summary" | "drill"))
+    };
+    let Some(summary) = answer.lines.iter().rev().find(is_summary).and_then(|line| line.as_object()) else { return };
+    let numbers = summary.iter().filter_map(|(name, value)| Some((name.clone(), value.as_f64()?)));
+    run.numbers = numbers.collect();
+    if kind == Kind::Backup {
+        run.snapshot = summary.get("snapshot_id").and_then(|id| id.as_str()).map(str::to_owned);
+    }
+}
+
+/// Runs a command; the end of what it says when it fails.
+fn run_command(mut command: Command, most: Duration, stop: &Stop) -> Result<(), String> {
+    use std::os::unix::process::CommandExt;
+    // A group of its own, so that what it started ends with it.
+    command.process_group(0).stdout(Stdio::piped()).stderr(Stdio::piped());
+    let mut child = command.spawn().map_err(|error| error.to_string())?;
+    let (mut out, mut err) = (child.stdout.take(), child.stderr.take());
+    let group = rustix::process::Pid::from_child(&child);
+    let ended = Stop::default();
+    std::thread::scope(|scope| {
+        let tails = [
+            out.take().map(|pipe| scope.spawn(move || tail(pipe))),
+            err.take().map(|pipe| scope.spawn(move || tail(pipe))),
+        ];
+        let kill = |signal| {
+            let _ = rustix::process::kill_process_group(group, signal);
+        };
+        let over = ended.clone();
+        let watchdog = scope.spawn(move || {
+            let step = Duration::from_millis(50);
+            let (mut waited, mut asked) = (Duration::ZERO, None);
+            while !over.wait(step) {
+                waited += step;
+                if asked.is_none() && (waited >= most || stop.is_asked()) {
+                    asked = Some(waited);
+                    kill(rustix::process::Signal::TERM);
+                }
+                // It was asked nicely.
+                if asked.is_some_and(|at| waited >= at + Duration::from_secs(10)) {
+                    kill(rustix::process::Signal::KILL);
+                }
+            }
+            asked.is_some()
+        });
+        let status = child.wait();
+        ended.ask();
+        let was_stopped = watchdog.join().unwrap_or(false);
+        // A process it left behind holds the pipes open; it is not waited for.
+        kill(rustix::process::Signal::TERM);
+        let said: Vec<String> = tails.into_iter().flatten().filter_map(|tail| tail.join().ok()).collect();
+        let said = said.iter().rev().find(|said| !said.is_empty()).cloned().unwrap_or_default();
+        let said = if said.is_empty() { said } else { format!(": {said}") };
+        match status {
+            _ if was_stopped => Err(format!("it was stopped{said}")),
+            Ok(status) if status.success() => Ok(()),
+            Ok(status) => Err(format!("{status}{said}")),
+            Err(error) => Err(error.to_string()),
+        }
+    })
+}
+
+/// The end of what comes out of a pipe, in one line.
+fn tail(mut pipe: impl Read) -> String {
+    let (mut kept, mut buffer) = (Vec::new(), [0; 4096]);
+    while let Ok(count @ 1..) = pipe.read(&mut buffer) {
+        kept.extend_from_slice(&buffer[..count]);
+        let more = kept.len().saturating_sub(TAIL_BYTES);
+        kept.drain(..more);
+    }
+    String::from_utf8_lossy(&kept).split_whitespace().collect::<Vec<_>>().join(" ")
+}

@@ -66,13 +66,13 @@ fn a_real_prometheus_fires_the_overdue_alert_a_real_alertmanager_tells_and_it_en
     assert_eq!(alert.labels["severity"], "critical");
     assert_eq!(alert.annotations["summary"], "Backup infra is overdue");
     assert_eq!(watchers.scrape_error(), None);
-    assert_eq!(watchers.firing(), [("EskerBackupOverdue".into(), "infra".into())]);
-    assert_eq!(watchers.held(), ["EskerBackupOverdue"]);
+    watchers.wait_until_firing(&[("EskerBackupOverdue", "infra")], PATIENCE);
+    assert!(watchers.held().contains(&"EskerBackupOverdue".to_owned()));
     assert_eq!(watchers.value(r#"esker_rpo_target_seconds{job="infra"}"#), Some(3600.0));
 
     told.set(0);
     watchers.wait_for("resolved", "EskerBackupOverdue", "infra", PATIENCE);
-    assert_eq!(watchers.firing(), []);
+    watchers.wait_until_firing(&[], PATIENCE);
 
     // And when nobody answers any more.
     server.stop();

@@ -113,6 +113,22 @@ impl Watchers {
         &self.heard
     }
 
+    /// Waits until exactly these alerts of these jobs fire, in order, by Prometheus. It evaluates rule after rule, so a moment's list
+    /// may be half of an old and half of a new one.
+    pub(crate) fn wait_until_firing(&self, alerts: &[(&str, &str)], most: Duration) {
+        let end = Instant::now() + most;
+        let wanted: Vec<_> = alerts.iter().map(|(alert, job)| ((*alert).to_owned(), (*job).to_owned())).collect();
+        while self.firing() != wanted {
+            assert!(
+                Instant::now() < end,
+                "not {wanted:?} but {:?} fire after {most:?}\n{}",
+                self.firing(),
+                self.logs()
+            );
+            std::thread::sleep(Duration::from_millis(100));
+        }
+    }
+
     /// The names and jobs of the alerts that fire now, by Prometheus.
     pub(crate) fn firing(&self) -> Vec<(String, String)> {
         let answer = get_json(self.prometheus.address, "/api/v1/alerts");

@@ -94,20 +94,24 @@ impl JobFacts<'_> {
         Some((now_ms - last.began_ms).max(0) as f64 / 1000.0)
     }
 
-    /// For how long something has been there that is not safe, in milliseconds.
+    /// Since when something has been there that is not safe, milliseconds since 1970; `None` when all is.
     ///
-    /// That is the age of what is safe; but what is watched and has not changed since is as safe as ever. Before
-    /// any success it is the time since the job is known.
-    pub fn at_risk_ms(&self, now_ms: i64) -> i64 {
-        let Some(last) = &self.history.last_success else { return (now_ms - self.history.since_ms).max(0) };
+    /// That is when what is safe was saved; but what is watched and has not changed since is as safe as ever. Before
+    /// any success it is when the job became known.
+    pub fn at_risk_since_ms(&self) -> Option<i64> {
+        let Some(last) = &self.history.last_success else { return Some(self.history.since_ms) };
         let watched = self.job.when.watch.is_some() && self.watch_lost.is_none();
-        let since = match self.due_since_ms {
+        match self.due_since_ms {
             // A failure since then may have been for a change.
-            _ if !watched || self.history.failures > 0 => last.began_ms,
-            Some(due) => due.max(last.began_ms),
-            None => return 0,
-        };
-        (now_ms - since).max(0)
+            _ if !watched || self.history.failures > 0 => Some(last.began_ms),
+            Some(due) => Some(due.max(last.began_ms)),
+            None => None,
+        }
+    }
+
+    /// For how long that has been so, in milliseconds.
+    pub fn at_risk_ms(&self, now_ms: i64) -> i64 {
+        self.at_risk_since_ms().map_or(0, |since| (now_ms - since).max(0))
     }
 
     /// The last run.

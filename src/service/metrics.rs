@@ -13,8 +13,9 @@ use std::fmt::Write as _;
 use super::alerts::{Alert, Rule, Severity};
 use super::facts::{Facts, JobFacts, StoreFacts};
 use super::history::{BUCKETS, History, Outcome, Run};
-use super::plan::Kind;
-use super::status::{Standing, standings};
+use super::plan::{Job, Kind, Plan};
+use super::schedule::Schedule;
+use super::status::{Standing, made, standings};
 
 /// A metric.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -81,9 +82,14 @@ pub const METRICS: &[Metric] = &[
     ),
     gauge("seconds_since_last_backup", BACKUP, "Seconds since the last successful backup began."),
     counter("restore_test_results_total", &["job", "tier", "repository", "result"], "Drills, by how they ended."),
-    gauge("esker_rpo_actual_seconds", BACKUP, "How old what is safe is."),
-    gauge("esker_rpo_target_seconds", BACKUP, "How old it may be, by the job's tier."),
-    gauge("esker_rto_actual_seconds", BACKUP, "How long the last successful drill took."),
+    gauge(
+        "esker_rpo_actual_seconds",
+        BACKUP,
+        "For how long something has been there that is not safe; 0 if what is watched has not changed.",
+    ),
+    gauge("esker_rpo_at_risk_since_timestamp_seconds", BACKUP, "Since when that is so; absent if all is safe."),
+    gauge("esker_rpo_target_seconds", BACKUP, "How long that may be, by the job's tier."),
+    gauge("esker_rto_actual_seconds", BACKUP, "How long the last drill took that restored."),
     gauge("esker_rto_target_seconds", BACKUP, "How long a restore may take, by the job's tier."),
     gauge("esker_backup_safe", BACKUP, "1 if every promise of the job's tier is kept, else 0."),
     gauge("esker_backup_known_since_timestamp_seconds", BACKUP, "Since when the job is known on this machine."),
@@ -93,7 +99,7 @@ pub const METRICS: &[Metric] = &[
     gauge(
         "esker_backup_last_verified_timestamp_seconds",
         BACKUP,
-        "When a check or scrub last found its repository whole.",
+        "All data of its repository was verified or stored since; before a look, when a check or scrub succeeded.",
     ),
     gauge("esker_backup_verified_target_seconds", BACKUP, "How long ago that may be, by the job's tier."),
     gauge("esker_backup_last_drill_timestamp_seconds", BACKUP, "When a drill last succeeded."),
@@ -110,7 +116,7 @@ pub const METRICS: &[Metric] = &[
     gauge(
         "esker_replica_lag_seconds",
         &["job", "tier", "repository", "target"],
-        "How much older a replica's newest snapshot of the job is than the repository's.",
+        "For how long a replica has lacked a snapshot of the job.",
     ),
     counter("esker_job_runs_total", &["job", "kind", "tier", "repository", "result"], "Runs that ended, by how."),
     gauge("esker_job_enabled", JOB, "1 if the job is switched on, else 0."),
@@ -128,6 +134,8 @@ pub const METRICS: &[Metric] = &[
     gauge("esker_job_last_duration_seconds", JOB, "How long the last run took."),
     gauge("esker_job_consecutive_failures", JOB, "Failures since the last success."),
     gauge("esker_job_success_ratio", JOB, "Share of runs that succeeded, over the time set for it."),
+    gauge("esker_job_recent_runs", JOB, "Runs that share is of."),
+    gauge("esker_job_recent_failures", JOB, "Those of them that did not succeed."),
     gauge("esker_job_success_target_ratio", JOB, "The least that share should be."),
     gauge("esker_job_expected_interval_seconds", JOB, "The longest time between two runs by the job's schedule."),
     gauge("esker_job_next_run_timestamp_seconds", JOB, "When the job runs next by its schedule."),
@@ -165,6 +173,9 @@ pub const METRICS: &[Metric] = &[
     gauge("esker_open_files", &[], "Descriptors the service has open."),
 ];
 
+/// How many runs ahead are looked at: a week of one that runs on working days, and a bit.
+const RUNS_AHEAD: usize = 8;
+
 /// What is known besides the facts.
 #[derive(Debug, Clone, Default)]
 pub struct Process {
@@ -195,6 +206,19 @@ impl Process {
             intervals: BTreeMap::new(),
         }
     }
+}
+
+/// The longest time between two runs by each job's schedule, in seconds, among the next few: [`Process::intervals`]. A
+/// schedule that means nothing has none.
+pub fn intervals(plan: &Plan, zone: &jiff::tz::TimeZone, now_ms: i64) -> BTreeMap<String, f64> {
+    let longest = |job: &Job| {
+        let schedules: Vec<Schedule> =
+            job.when.schedule.iter().filter_map(|text| Schedule::parse(text, zone).ok()).collect();
+        let next = |after| schedules.iter().filter_map(|schedule| schedule.next_after(after)).min();
+        let runs: Vec<i64> = std::iter::successors(next(now_ms), |last| next(*last)).take(RUNS_AHEAD).collect();
+        runs.windows(2).map(|pair| pair[1] - pair[0]).max().map(secs)
+    };
+    plan.jobs.values().filter_map(|job| Some((job.name.clone(), longest(job)?))).collect()
 }
 
 /// The metrics of a moment.
@@ -259,7 +283,10 @@ fn of_job(samples: &mut Samples, facts: &Facts<'_>, job: &JobFacts<'_>, process:
     add("esker_job_last_exit_code", last.map(|run| f64::from(run.code)));
     add("esker_job_last_duration_seconds", last.map(Run::seconds));
     add("esker_job_consecutive_failures", Some(history.failures as f64));
-    add("esker_job_success_ratio", success_ratio(facts, history));
+    let (runs, good) = recent(facts, history);
+    add("esker_job_success_ratio", (runs > 0).then(|| good as f64 / runs as f64));
+    add("esker_job_recent_runs", Some(runs as f64));
+    add("esker_job_recent_failures", Some((runs - good) as f64));
     add("esker_job_success_target_ratio", Some(facts.plan.settings.success_rate / 100.0));
     add("esker_job_expected_interval_seconds", process.intervals.get(name).copied());
     add("esker_job_next_run_timestamp_seconds", job.next_ms.map(secs));
@@ -276,14 +303,13 @@ fn status(outcome: Outcome) -> f64 {
     }
 }
 
-/// The share of runs that succeeded among those that ended lately. A stopped service is no failure.
-fn success_ratio(facts: &Facts<'_>, history: &History) -> Option<f64> {
+/// How many runs ended lately, and how many of them succeeded. A stopped service is no failure.
+fn recent(facts: &Facts<'_>, history: &History) -> (usize, usize) {
     let over_ms = i64::try_from(facts.plan.settings.success_over.as_millis()).unwrap_or(i64::MAX);
     let from_ms = facts.now_ms.saturating_sub(over_ms);
     let counts = |run: &&Run| run.ended_ms >= from_ms && run.outcome != Outcome::Interrupted;
-    let runs: Vec<_> = history.runs.iter().filter(counts).collect();
-    let good = runs.iter().filter(|run| run.outcome.is_success()).count();
-    (!runs.is_empty()).then(|| good as f64 / runs.len() as f64)
+    let runs = || history.runs.iter().filter(counts);
+    (runs().count(), runs().filter(|run| run.outcome.is_success()).count())
 }
 
 fn of_backup(samples: &mut Samples, facts: &Facts<'_>, standing: &Standing<'_>, process: &Process) {
@@ -297,7 +323,9 @@ fn of_backup(samples: &mut Samples, facts: &Facts<'_>, standing: &Standing<'_>, 
     samples.histogram("backup_duration_seconds", &labels, &history.durations);
 
     let success = history.last_success.as_ref();
-    let number = |name: &str| success.and_then(|run| run.numbers.get(name).copied());
+    let mut snapshots = made(history);
+    let (newest, previous) = (snapshots.next(), snapshots.next());
+    let number = |name: &str| newest.and_then(|run| run.numbers.get(name).copied());
     for (state, number) in [
         ("new", number("files_new")),
         ("changed", number("files_changed")),
@@ -311,25 +339,23 @@ fn of_backup(samples: &mut Samples, facts: &Facts<'_>, standing: &Standing<'_>, 
     }
 
     let size = |run: &Run| run.numbers.get("total_bytes_processed").copied();
-    let previous = || {
-        let last_ms = success?.ended_ms;
-        history.runs.iter().rev().find(|run| run.outcome.is_success() && run.ended_ms < last_ms).and_then(size)
-    };
     let seen = facts.repositories.iter().find(|store| store.name == job.job.repository);
     let seen = seen.and_then(|store| store.seen.as_ref());
     let known_ms = Some(history.since_ms).filter(|ms| *ms > 0).or(process.started_ms);
     let mut add = |name, value: Option<f64>| samples.add_known(name, &labels, value);
-    add("backup_size_bytes", success.and_then(size));
+    add("backup_size_bytes", newest.and_then(size));
     add("backup_last_success_timestamp", success.map(|run| secs(run.began_ms)));
     add("seconds_since_last_backup", standing.age);
-    add("esker_rpo_actual_seconds", standing.age);
+    add("esker_rpo_actual_seconds", Some(standing.at_risk).filter(|_| known_ms.is_some() || standing.age.is_some()));
+    let since_ms = job.at_risk_since_ms().filter(|ms| *ms > 0);
+    add("esker_rpo_at_risk_since_timestamp_seconds", since_ms.map(secs));
     add("esker_rto_actual_seconds", standing.restore);
     add("esker_backup_known_since_timestamp_seconds", known_ms.map(secs));
     add("esker_backup_places", Some(standing.held() as f64));
     add("esker_backup_snapshots", seen.map(|seen| seen.counts.get(&job.job.name).copied().unwrap_or(0) as f64));
     add("esker_backup_last_verified_timestamp_seconds", standing.verified_ms.map(secs));
     add("esker_backup_last_drill_timestamp_seconds", standing.drilled_ms.map(secs));
-    add("esker_backup_previous_size_bytes", previous());
+    add("esker_backup_previous_size_bytes", previous.and_then(size));
     add("esker_backup_size_change_limit_ratio", Some(facts.plan.settings.size_change / 100.0));
     add("esker_backup_added_bytes", number("data_added"));
     add("esker_backup_stored_bytes", number("data_added_packed"));

@@ -8,7 +8,7 @@
 use serde_json::{Map, Value, json};
 
 use super::facts::{Facts, JobFacts, Seen};
-use super::history::{Outcome, Run};
+use super::history::{History, Outcome, Run};
 use super::plan::Kind;
 
 /// What is promised of one backup job, and what is so.
@@ -18,7 +18,9 @@ pub struct Standing<'a> {
     pub facts: &'a JobFacts<'a>,
     /// How old what is safe is, in seconds; `None` before the first success.
     pub age: Option<f64>,
-    /// Of how old it may be.
+    /// For how long something has been there that is not safe, in seconds.
+    pub at_risk: f64,
+    /// Of how long that may be.
     pub rpo: Promise,
     /// How long the last drill took, in seconds.
     pub restore: Option<f64>,
@@ -28,7 +30,7 @@ pub struct Standing<'a> {
     pub places: Vec<Place<'a>>,
     /// Of how many places have it.
     pub copies: Promise,
-    /// When its data was last verified.
+    /// All data of its repository was verified, or stored, since then; without a look, when a check or scrub succeeded.
     pub verified_ms: Option<i64>,
     /// Of how long ago that may be.
     pub verified: Promise,
@@ -38,6 +40,8 @@ pub struct Standing<'a> {
     pub drilled: Promise,
     /// Objects known to be damaged in its repository.
     pub damaged: u64,
+    /// The jobs whose last run found damage there.
+    pub found: Vec<&'a str>,
     /// What is wrong, a sentence each.
     pub problems: Vec<String>,
 }
@@ -62,8 +66,7 @@ pub struct Place<'a> {
     pub offsite: bool,
     /// The newest snapshot of the job there, if any is known.
     pub newest_ms: Option<i64>,
-    /// How much older that is than the newest of the job's own repository, in seconds. `None` if there is nothing to
-    /// compare.
+    /// For how long it has lacked a snapshot that the job's own repository has, in seconds. `None` if there is none.
     pub lag: Option<f64>,
 }
 
@@ -98,7 +101,8 @@ pub fn standings<'a>(facts: &'a Facts<'a>) -> Vec<Standing<'a>> {
 /// The exit code of `esker status`: 0 when all is safe, 4 when damage is known, else 1.
 pub fn exit_code(facts: &Facts<'_>) -> u8 {
     let standings = standings(facts);
-    let damaged = facts.repositories.iter().filter_map(|store| store.seen.as_ref()).any(|seen| damage(seen) > 0);
+    let damaged = facts.repositories.iter().filter_map(|store| store.seen.as_ref()).any(|seen| damage(seen) > 0)
+        || facts.jobs.iter().any(|job| job.job.enabled && found_damage(job));
     match standings.iter().all(Standing::is_safe) {
         _ if damaged => 4,
         true => 0,
@@ -108,6 +112,12 @@ pub fn exit_code(facts: &Facts<'_>) -> u8 {
 
 fn damage(seen: &Seen) -> u64 {
     seen.damaged_chunks + seen.damaged_snapshots
+}
+
+/// Whether the last run that ended by itself found damage.
+fn found_damage(job: &JobFacts<'_>) -> bool {
+    let last = job.history.runs.iter().rfind(|run| run.outcome != Outcome::Interrupted);
+    last.is_some_and(|run| run.outcome == Outcome::Damage)
 }
 
 fn seen<'a>(facts: &'a Facts<'a>, repository: &str) -> Option<&'a Seen> {
@@ -129,11 +139,16 @@ fn standing<'a>(facts: &'a Facts<'a>, job: &'a JobFacts<'a>) -> Standing<'a> {
     let since = |ms: i64| (now - ms).max(0) as f64 / 1000.0;
     let age = job.age_secs(now);
 
+    let at_risk = job.at_risk_ms(now) as f64 / 1000.0;
+
     let drills: Vec<&JobFacts<'_>> = about(facts, job, &[Kind::Drill]).collect();
     let last_drill = drills.iter().filter_map(|drill| drill.last()).max_by_key(|run| run.ended_ms);
     let good_drill =
         drills.iter().filter_map(|drill| drill.history.last_success.as_ref()).max_by_key(|run| run.ended_ms);
-    let restore = good_drill.map(drill_seconds);
+    // One that was too slow failed, and says how slow.
+    let is_timed = |run: &&Run| run.outcome.is_success() || run.numbers.contains_key(DRILL_SECONDS);
+    let timed = drills.iter().filter_map(|drill| drill.history.runs.iter().rfind(is_timed)).chain(good_drill);
+    let restore = timed.max_by_key(|run| run.ended_ms).map(drill_seconds);
 
     let seen_here = seen(facts, &job.job.repository);
     // Whoever's promise they keep, they verify the repository.
@@ -144,7 +159,7 @@ fn standing<'a>(facts: &'a Facts<'a>, job: &'a JobFacts<'a>) -> Standing<'a> {
         .map(|run| run.ended_ms)
         .max();
     // What a repository says of itself is about all of its data; a scrub that succeeded may have read a part.
-    let oldest_ms = seen_here.and_then(|seen| seen.oldest_unverified_ms);
+    let verified_ms = seen_here.and_then(|seen| seen.oldest_unverified_ms).or(checked_ms);
 
     // Nothing done yet is no broken promise until there was time to do it.
     let lately = |target: Option<std::time::Duration>, done_ms: Option<i64>| {
@@ -159,18 +174,22 @@ fn standing<'a>(facts: &'a Facts<'a>, job: &'a JobFacts<'a>) -> Standing<'a> {
     let mut standing = Standing {
         facts: job,
         age,
-        rpo: Promise::most(tier.and_then(|tier| tier.rpo), age),
+        at_risk,
+        rpo: Promise::most(tier.and_then(|tier| tier.rpo), Some(at_risk)),
         restore,
         rto: Promise::most(tier.and_then(|tier| tier.rto), restore),
         places,
         copies: Promise { target: copies.map(f64::from), kept: copies.map(|least| held >= least as usize) },
-        verified_ms: checked_ms,
-        verified: lately(tier.and_then(|tier| tier.verified_within), oldest_ms.or(checked_ms)),
+        verified_ms,
+        verified: lately(tier.and_then(|tier| tier.verified_within), verified_ms),
         drilled_ms: good_drill.map(|run| run.ended_ms),
         drilled: lately(tier.and_then(|tier| tier.drilled_within), good_drill.map(|run| run.ended_ms)),
         damaged: seen_here.map_or(0, damage),
+        found: Vec::new(),
         problems: Vec::new(),
     };
+    let found = facts.jobs.iter().filter(|other| other.job.enabled && other.job.repository == job.job.repository);
+    standing.found = found.filter(|other| found_damage(other)).map(|other| &*other.job.name).collect();
     let drill_failed = last_drill.filter(|run| !run.outcome.is_success() && run.outcome != Outcome::Interrupted);
     if job.job.enabled {
         standing.problems = problems(&standing, drill_failed, held);
@@ -178,16 +197,28 @@ fn standing<'a>(facts: &'a Facts<'a>, job: &'a JobFacts<'a>) -> Standing<'a> {
     standing
 }
 
+/// What `drill` calls the time from its beginning until the data was there, compared and checked.
+const DRILL_SECONDS: &str = "seconds_total";
+
 /// How long a drill's restore took, as it says itself, or else the run.
 fn drill_seconds(run: &Run) -> f64 {
-    run.numbers.get("total_duration").copied().unwrap_or_else(|| run.seconds())
+    run.numbers.get(DRILL_SECONDS).copied().unwrap_or_else(|| run.seconds())
+}
+
+/// The runs that made a snapshot, newest first. A run that finds nothing changed may make none.
+pub(super) fn made(history: &History) -> impl Iterator<Item = &Run> {
+    let is_said = history.last_success.iter().chain(&history.runs).any(|run| run.snapshot.is_some());
+    let kept_ms = history.runs.first().map_or(i64::MAX, |run| run.ended_ms);
+    let older = history.last_success.iter().filter(move |run| run.ended_ms < kept_ms);
+    let runs = history.runs.iter().rev().chain(older);
+    runs.filter(move |run| run.outcome.is_success() && (!is_said || run.snapshot.is_some()))
 }
 
 fn places<'a>(facts: &'a Facts<'a>, job: &'a JobFacts<'a>) -> Vec<Place<'a>> {
     let offsite = |name: &str| facts.plan.repositories.get(name).is_some_and(|store| store.offsite);
     let newest = |name: &str| seen(facts, name).and_then(|seen| seen.newest_ms.get(&job.job.name).copied());
-    let begun_ms = job.history.last_success.as_ref().map(|run| run.began_ms);
-    let here = newest(&job.job.repository).max(begun_ms);
+    let made_ms = made(job.history).next().map(|run| (run.began_ms, run.ended_ms));
+    let here = newest(&job.job.repository).max(made_ms.map(|(began, _)| began));
     let own = &*job.job.repository;
     let mut places =
         vec![Place { repository: own, own: true, offsite: offsite(own), newest_ms: here, lag: here.map(|_| 0.0) }];
@@ -196,19 +227,18 @@ fn places<'a>(facts: &'a Facts<'a>, job: &'a JobFacts<'a>) -> Vec<Place<'a>> {
         if places.iter().any(|place| place.repository == target) {
             continue;
         }
-        // Without a look into it: what the last copy brought cannot be older than the backup before it.
-        let brought = || {
-            let copied_ms = copy.history.last_success.as_ref()?.began_ms;
-            let runs = job.history.runs.iter().rev().filter(|run| run.outcome.is_success());
-            runs.map(|run| (run.began_ms, run.ended_ms)).find(|(_, ended)| *ended <= copied_ms).map(|(began, _)| began)
-        };
-        let there = newest(target).or_else(brought);
-        let from_ms = there.or((job.history.since_ms > 0).then_some(job.history.since_ms));
-        // A snapshot bears the time its backup began, a moment after the run's.
-        let lag = here.zip(from_ms).map(|(here, there)| match (here - there).max(0) as f64 / 1000.0 {
-            lag if lag < 1.0 => 0.0,
-            lag => lag,
-        });
+        // The last look may be older than the last copy, and that brought what had been made before it.
+        let copied_ms = copy.history.last_success.as_ref().map(|run| run.began_ms);
+        let brought = copied_ms.and_then(|copied| made(job.history).find(|run| run.ended_ms <= copied));
+        let there = newest(target).max(brought.map(|run| run.began_ms));
+        // A snapshot bears the time its backup began, a moment after its run: a copy after that run brought it all the same.
+        let is_there = |run: &&Run| Some(run.began_ms) <= there || copied_ms.is_some_and(|at| run.ended_ms <= at);
+        let lacked = made(job.history).take_while(|run| !is_there(run)).last().map(|run| run.ended_ms);
+        // What others made here, by hand or on another machine.
+        let is_brought =
+            made_ms.zip(copied_ms).is_some_and(|((_, ended), copied)| ended <= copied && here <= Some(ended));
+        let since = lacked.or_else(|| here.filter(|_| !is_brought && here > there));
+        let lag = here.map(|_| since.map_or(0.0, |since| (facts.now_ms - since).max(0) as f64 / 1000.0));
         places.push(Place { repository: target, own: false, offsite: offsite(target), newest_ms: there, lag });
     }
     places
@@ -220,8 +250,9 @@ fn problems(standing: &Standing<'_>, drill_failed: Option<&Run>, held: usize) ->
     let target = |promise: Promise| span(promise.target.unwrap_or_default());
     match standing.age {
         None => problems.push("it has never succeeded".to_owned()),
-        Some(age) if standing.rpo.is_broken() => {
-            problems.push(format!("what is safe is {} old, and may be {} (RPO)", span(age), target(standing.rpo)));
+        Some(_) if standing.rpo.is_broken() => {
+            let at_risk = span(standing.at_risk);
+            problems.push(format!("what is safe is as of {at_risk} ago, and may be {} (RPO)", target(standing.rpo)));
         }
         Some(_) => {}
     }
@@ -249,6 +280,9 @@ fn problems(standing: &Standing<'_>, drill_failed: Option<&Run>, held: usize) ->
     if standing.damaged > 0 {
         let objects = if standing.damaged == 1 { "object" } else { "objects" };
         problems.push(format!("{} {objects} of its repository are known to be damaged", standing.damaged));
+    }
+    for job in &standing.found {
+        problems.push(format!("{} found damage in its repository", plain(job)));
     }
     problems
 }
@@ -358,6 +392,7 @@ fn protection_json(standing: &Standing<'_>) -> Value {
         "safe": standing.is_safe(),
         "problems": standing.problems,
         "age_seconds": standing.age,
+        "at_risk_seconds": standing.at_risk,
         "rpo_seconds": standing.rpo.target,
         "rpo_met": standing.rpo.kept,
         "restore_seconds": standing.restore,
@@ -409,7 +444,7 @@ pub fn status_lines(facts: &Facts<'_>) -> Vec<String> {
             }
             .to_owned(),
             ago(job.history.last_success.as_ref().map(|run| run.ended_ms)),
-            of(standing.age, standing.rpo),
+            of(standing.age.map(|_| standing.at_risk), standing.rpo),
             of(standing.restore, standing.rto),
             if offsite { format!("{places}, offsite") } else { places },
             ago(standing.verified_ms),

@@ -3,7 +3,7 @@ use std::io::Write as _;
 use std::process::Stdio;
 
 use esker::service::history::{History, Outcome};
-use esker::service::metrics::METRICS;
+use esker::service::metrics::{METRICS, intervals};
 
 use super::scene::{DAY, HOUR, MINUTE, NOW, Scene, backup, run};
 
@@ -94,6 +94,17 @@ fn a_run_stopped_with_the_service_is_no_failed_backup() {
 }
 
 #[test]
+fn the_share_of_success_is_of_the_time_set_for_it() {
+    let mut scene = Scene::new();
+    let history = scene.history("photos");
+    history.runs.insert(0, backup(NOW - 8 * DAY, Outcome::Failure, 0.0));
+    let series = r#"esker_job_success_ratio{job="photos",kind="backup",tier="",repository="main"}"#;
+    assert_eq!(scene.value(series), Some(1.0));
+    scene.plan.settings.success_over *= 2;
+    assert_eq!(scene.value(series), Some(0.5));
+}
+
+#[test]
 fn names_with_quotes_backslashes_and_newlines_are_read_back() {
     let mut scene = Scene::new();
     let mut job = scene.plan.jobs["infra"].clone();
@@ -106,18 +117,78 @@ fn names_with_quotes_backslashes_and_newlines_are_read_back() {
 }
 
 #[test]
-fn a_replica_is_as_far_behind_as_its_newest_snapshot_is_older() {
+fn a_replica_is_behind_since_the_first_snapshot_that_it_lacks() {
     let mut scene = Scene::new();
     let series = r#"esker_replica_lag_seconds{job="infra",tier="critical",repository="main",target="far"}"#;
-    assert_eq!(scene.value(series), Some(5400.0));
-    // Nobody has looked into the replica: the copy that succeeded after the last backup brought that.
-    scene.seen.remove("far");
+    // The last look was before the last copy, and that was after the last backup.
     assert_eq!(scene.value(series), Some(0.0));
+    // A snapshot's own time is a little after its run's.
+    scene.seen.get_mut("main").unwrap().newest_ms.insert("infra".into(), NOW - 30 * MINUTE + 700);
+    assert_eq!(scene.value(series), Some(0.0));
+    scene.seen.get_mut("main").unwrap().newest_ms.insert("infra".into(), NOW - 30 * MINUTE);
     // The last copy was before the last backup, after the one at two hours.
     let mut history = History { since_ms: NOW - 90 * DAY, ..History::default() };
     history.add(run(NOW - HOUR, 5.0, Outcome::Success));
     *scene.history("infra:copy") = history;
-    assert_eq!(scene.value(series), Some(5400.0));
+    // What it lacks was there when the backup ended.
+    assert_eq!(scene.value(series), Some(1788.0));
+    // Of several that it lacks, the first counts.
+    scene.history("infra").add(backup(NOW - MINUTE, Outcome::Success, 500.0));
+    assert_eq!(scene.value(series), Some(1788.0));
+    // Somebody else copied since: the look says so.
+    scene.seen.get_mut("far").unwrap().newest_ms.insert("infra".into(), NOW - MINUTE);
+    assert_eq!(scene.value(series), Some(0.0));
+    // And somebody else backed up.
+    scene.seen.get_mut("main").unwrap().newest_ms.insert("infra".into(), NOW - 5000);
+    assert_eq!(scene.value(series), Some(5.0));
+}
+
+#[test]
+fn what_is_watched_and_has_not_changed_is_at_no_risk() {
+    let mut scene = Scene::new();
+    let of_infra = |scene: &Scene, name: &str| scene.value(&format!("{name}{INFRA}"));
+    // A change two seconds ago is not captured yet.
+    assert_eq!(of_infra(&scene, "esker_rpo_actual_seconds"), Some(2.0));
+    scene.watch_lost = Some("too many directories".into());
+    assert_eq!(of_infra(&scene, "esker_rpo_actual_seconds"), Some(1800.0));
+    scene.watch_lost = None;
+    scene.due_since_ms = None;
+    assert_eq!(of_infra(&scene, "esker_rpo_actual_seconds"), Some(0.0));
+    assert_eq!(of_infra(&scene, "esker_rpo_at_risk_since_timestamp_seconds"), None);
+    assert_eq!(of_infra(&scene, "seconds_since_last_backup"), Some(1800.0));
+}
+
+#[test]
+fn intervals_are_the_longest_of_the_next_few() {
+    let mut scene = Scene::new();
+    for (job, schedules) in [
+        ("infra", vec!["0 6 * * 1-5"]),
+        ("infra:copy", vec!["every 10m"]),
+        ("infra:drill", vec!["0 0 * * *", "0 6 * * *"]),
+        ("photos", vec!["nonsense"]),
+    ] {
+        let when = &mut scene.plan.jobs.get_mut(job).unwrap().when;
+        when.schedule = schedules.into_iter().map(str::to_owned).collect();
+    }
+    let intervals = intervals(&scene.plan, &jiff::tz::TimeZone::UTC, NOW);
+    let hours: Vec<_> = intervals.iter().map(|(job, secs)| (job.as_str(), secs / 3600.0)).collect();
+    assert_eq!(hours, [("infra", 72.0), ("infra:copy", 1.0 / 6.0), ("infra:drill", 18.0)]);
+}
+
+#[test]
+fn a_run_that_made_no_snapshot_changes_neither_sizes_nor_what_a_replica_lacks() {
+    let mut scene = Scene::new();
+    let history = scene.history("infra");
+    for (run, id) in history.runs.iter_mut().filter(|run| run.outcome.is_success()).zip(["one", "two"]) {
+        run.snapshot = Some(id.into());
+    }
+    history.add(backup(NOW - MINUTE, Outcome::Success, 500.0));
+    let of_infra = |name: &str| scene.value(&format!("{name}{INFRA}"));
+    assert_eq!(of_infra("seconds_since_last_backup"), Some(60.0));
+    assert_eq!(of_infra("esker_backup_previous_size_bytes"), Some(400.0));
+    assert_eq!(of_infra("backup_size_bytes"), Some(500.0));
+    let series = r#"esker_replica_lag_seconds{job="infra",tier="critical",repository="main",target="far"}"#;
+    assert_eq!(scene.value(series), Some(0.0));
 }
 
 #[test]

@@ -132,6 +132,14 @@ fn a_request_that_is_too_long_ends_the_connection() {
 }
 
 #[test]
+fn a_connection_is_for_one_request() {
+    let server = server();
+    let one = "GET /health HTTP/1.1\r\nHost: localhost\r\n\r\n";
+    let answer = exchange(server.address(), one.repeat(2).as_bytes());
+    assert_eq!(answer.matches("HTTP/1.1 200 ").count(), 1, "{answer}");
+}
+
+#[test]
 fn noise_is_no_request_and_harms_nothing() {
     let server = server();
     for noise in [&b"\0\xff\x16\x03\x01\r\n\r\n"[..], b"GET\r\n\r\n", b"GET / HTTP/9.9\r\n\r\n"] {

@@ -24,6 +24,8 @@ pub(crate) struct Scene {
     pub(crate) alerts: Vec<Alert>,
     pub(crate) process: Process,
     pub(crate) watch_lost: Option<String>,
+    /// Since when `infra` should have run.
+    pub(crate) due_since_ms: Option<i64>,
     pub(crate) reload_failed: Option<String>,
 }
 
@@ -118,6 +120,7 @@ impl Scene {
             alerts: vec![alert],
             process,
             watch_lost: None,
+            due_since_ms: Some(NOW - 2000),
             reload_failed: None,
         }
     }
@@ -144,7 +147,7 @@ impl Scene {
             tier: self.plan.tier(job),
             history: &self.histories[&job.name],
             next_ms: Some(NOW + 3 * HOUR + 5 * MINUTE),
-            due_since_ms: (job.name == "infra").then_some(NOW - 2000),
+            due_since_ms: self.due_since_ms.filter(|_| job.name == "infra"),
             watch_lost: self.watch_lost.clone().filter(|_| job.when.watch.is_some()),
         }
     }

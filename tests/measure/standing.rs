@@ -12,9 +12,9 @@ fn a_table_says_who_is_safe() {
     let scene = Scene::new();
     assert_eq!(exit_code(&scene.facts()), 0);
     insta::assert_snapshot!(lines(&scene), @r"
-    Job     Safe  Last success  RPO        RTO            Places           Verified  Drill   Next run
-    infra   yes   29m 48s       30m of 1h  1m 30s of 10m  2 of 2, offsite  1d 23h    4d 23h  running
-    photos  yes   23h 59m       1d         -              1                1d 23h    never   in 3h 5m
+    Job     Safe  Last success  RPO       RTO            Places           Verified  Drill   Next run
+    infra   yes   29m 48s       2s of 1h  1m 30s of 10m  2 of 2, offsite  3d        4d 23h  running
+    photos  yes   23h 59m       1d        -              1                3d        never   in 3h 5m
 
     all 2 jobs are safe
     ");
@@ -43,10 +43,10 @@ fn each_broken_promise_is_a_sentence() {
     assert_eq!(exit_code(&scene.facts()), 4);
     insta::assert_snapshot!(lines(&scene), @r"
     Job     Safe  Last success  RPO          RTO         Places  Verified  Drill    Next run
-    infra   NO    1d 1h         1d 2h of 1h  20m of 10m  1 of 2  1d 23h    39d 23h  in 3h 5m
-    photos  NO    never         -            -           0       1d 23h    never    in 3h 5m
+    infra   NO    1d 1h         1d 2h of 1h  20m of 10m  1 of 2  60d       39d 23h  in 3h 5m
+    photos  NO    never         -            -           0       60d       never    in 3h 5m
 
-    infra: what is safe is 1d 2h old, and may be 1h (RPO)
+    infra: what is safe is as of 1d 2h ago, and may be 1h (RPO)
     infra: it failed once since it last succeeded: the storage is full
     infra: the last restore took 20m, and may take 10m (RTO)
     infra: 1 of the 2 places promised have it
@@ -84,6 +84,29 @@ fn a_promise_made_lately_is_not_broken_yet() {
     scene.history("infra").since_ms = NOW - 31 * DAY;
     assert!(lines(&scene).contains("infra: no drill succeeded in 30d"), "{}", lines(&scene));
     assert_eq!(exit_code(&scene.facts()), 1);
+}
+
+#[test]
+fn a_scrub_that_found_damage_makes_its_repository_unsafe_until_one_finds_none() {
+    let mut scene = Scene::new();
+    scene.history("infra:scrub").add(run(NOW - HOUR, 5.0, Outcome::Damage));
+    scene.history("infra:scrub").add(run(NOW - MINUTE, 5.0, Outcome::Interrupted));
+    assert_eq!(exit_code(&scene.facts()), 4);
+    assert!(lines(&scene).contains("photos: infra:scrub found damage in its repository"), "{}", lines(&scene));
+    scene.history("infra:scrub").add(run(NOW - 1000, 0.5, Outcome::Success));
+    assert_eq!(exit_code(&scene.facts()), 0);
+}
+
+#[test]
+fn a_drill_that_was_too_slow_says_how_slow() {
+    let mut scene = Scene::new();
+    let mut slow = run(NOW - HOUR, 700.0, Outcome::Failure);
+    slow.numbers.insert("seconds_total".into(), 660.0);
+    scene.history("infra:drill").add(slow);
+    assert!(lines(&scene).contains("infra: the last restore took 11m, and may take 10m (RTO)"), "{}", lines(&scene));
+    // One that restored nothing says nothing of how long a restore takes.
+    scene.history("infra:drill").add(run(NOW - MINUTE, 1.0, Outcome::Failure));
+    assert!(lines(&scene).contains("11m of 10m"), "{}", lines(&scene));
 }
 
 #[test]
@@ -162,6 +185,7 @@ fn programs_get_all_of_it() {
         "safe": true,
         "problems": [],
         "age_seconds": 1800.0,
+        "at_risk_seconds": 2.0,
         "rpo_seconds": 3600.0,
         "rpo_met": true,
         "restore_seconds": 90.0,
@@ -179,15 +203,15 @@ fn programs_get_all_of_it() {
             "repository": "far",
             "replica": true,
             "offsite": true,
-            "newest": "2027-01-15T06:00:00Z",
-            "lag_seconds": 5400.0
+            "newest": "2027-01-15T07:30:00Z",
+            "lag_seconds": 0.0
           }
         ],
         "places_held": 2,
         "places_target": 2,
         "places_met": true,
         "offsite": true,
-        "last_verified": "2027-01-13T08:01:30Z",
+        "last_verified": "2027-01-12T08:00:00Z",
         "verified_within_seconds": 604800.0,
         "verified_met": true,
         "last_drill": "2027-01-10T08:01:30Z",

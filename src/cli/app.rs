@@ -206,6 +206,8 @@ impl App {
             Verb::Cache(args) => super::cache::run(self, args),
             #[cfg(feature = "service")]
             Verb::Serve => super::serve::run(self),
+            #[cfg(feature = "service")]
+            Verb::Notify(args) => super::notify::run(self, args),
             Verb::Job(args) => super::job::run(self, args),
             Verb::Config(args) => super::config::run(self, args),
             Verb::Completions(args) => super::about::completions(self, args),

@@ -157,6 +157,9 @@ pub(super) enum Verb {
     /// Run the jobs of the configuration when they are due, measure, and tell who should know
     #[cfg(feature = "service")]
     Serve,
+    /// Tell the notifiers of the configuration
+    #[cfg(feature = "service")]
+    Notify(NotifyArgs),
     /// Run or list the jobs of the configuration
     Job(JobArgs),
     /// Check the configuration, or show what comes of it
@@ -315,6 +318,9 @@ pub(super) struct BackupArgs {
     pub(super) host: Option<String>,
     #[command(flatten)]
     pub(super) excludes: ExcludeArgs,
+    /// Of files take only those that match one of these; directories are looked through
+    #[arg(long, value_name = "PATTERN")]
+    pub(super) include: Vec<OsString>,
     /// Leave out what is in directories tagged with CACHEDIR.TAG
     #[arg(long)]
     pub(super) exclude_caches: bool,
@@ -521,6 +527,9 @@ pub(super) enum AuditVerb {
 
 #[derive(Debug, clap::Args)]
 pub(super) struct StatusArgs {
+    /// Of the configuration's jobs, what they promise and what is so [default: if no repository is named]
+    #[arg(long, conflicts_with_all = ["max_age", "host", "tag", "path", "before", "after"])]
+    pub(super) jobs: bool,
     /// Fail when the newest snapshot of any host and paths is older than this
     #[arg(long, value_name = "TIME", value_parser = super::time::parse_age)]
     pub(super) max_age: Option<u64>,
@@ -765,6 +774,22 @@ pub(super) enum JobVerb {
 }
 
 #[derive(Debug, clap::Args)]
+pub(super) struct NotifyArgs {
+    #[command(subcommand)]
+    pub(super) verb: NotifyVerb,
+}
+
+#[derive(Debug, Clone, Subcommand)]
+pub(super) enum NotifyVerb {
+    /// Send a test message, to see whether it arrives
+    Test {
+        /// The notifiers' names [default: all]
+        #[arg(value_name = "NAME")]
+        names: Vec<String>,
+    },
+}
+
+#[derive(Debug, clap::Args)]
 pub(super) struct ConfigArgs {
     #[command(subcommand)]
     pub(super) verb: ConfigVerb,
@@ -776,6 +801,10 @@ pub(super) enum ConfigVerb {
     Check,
     /// Show what a profile comes to, secrets masked, and where each setting stands
     Show,
+    /// Print a configuration with an example of everything
+    Example,
+    /// Print the JSON schema of configurations, for editors
+    Schema,
 }
 
 #[derive(Debug, clap::Args)]

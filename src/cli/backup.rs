@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use super::about::PROGRAM;
 use super::app::App;
 use super::args::{BackupArgs, InitArgs};
-use super::choose::excludes;
+use super::choose::{excludes, patterns};
 use super::fail::{Fail, Result, usage};
 use super::{init, inputs, json, place, text};
 use crate::backup::{
@@ -22,6 +22,7 @@ use crate::repo::Repository;
 use crate::repo::content::Reader;
 use crate::repo::pack_writer::PackSettings;
 use crate::repo::snapshots::Filter;
+use crate::source::exclude::Case;
 use crate::source::stat::Kind as EntryKind;
 use crate::source::tag::Tag;
 use crate::source::walk::{Event, Walk, WalkOptions};
@@ -48,10 +49,7 @@ pub(super) fn run(app: &App, args: &BackupArgs) -> Result<()> {
     let stream = from_stream.then(|| inputs::stream(app, args)).transpose()?;
     let stream = stream.map(|stream| StreamInput::new(roots[0].clone(), stream));
 
-    let larger = args.exclude_larger_than;
-    let filter = larger.map(|most| -> crate::source::walk::Filter {
-        Arc::new(move |_: &TreePath, stat| stat.kind != EntryKind::File || stat.size <= most)
-    });
+    let filter = filter(args)?;
     let options = Options {
         roots,
         walk: WalkOptions {
@@ -115,6 +113,21 @@ pub(super) fn run(app: &App, args: &BackupArgs) -> Result<()> {
         return Err(Fail::Code(3, Error::new(Kind::Failed, what)));
     }
     Ok(())
+}
+
+/// What of files is taken, if not all is.
+fn filter(args: &BackupArgs) -> Result<Option<crate::source::walk::Filter>> {
+    let (most, include) =
+        (args.exclude_larger_than, patterns(args.include.iter().map(|p| (p.as_os_str(), Case::Sensitive)))?);
+    if most.is_none() && include.is_empty() {
+        return Ok(None);
+    }
+    Ok(Some(Arc::new(move |path: &TreePath, stat| {
+        let is_small = stat.kind != EntryKind::File || most.is_none_or(|most| stat.size <= most);
+        let leads = || stat.kind == EntryKind::Directory && include.may_match_below(path);
+        let is_meant = include.is_empty() || include.matches(path) || leads();
+        is_small && is_meant
+    })))
 }
 
 /// Where in the snapshot a stream stands: `--stdin-filename`, from the top.

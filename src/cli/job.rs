@@ -19,6 +19,8 @@ use crate::service::history::{History, Outcome, Run, Trigger};
 use crate::service::plan::{Job, Plan, When};
 use crate::service::run::{Machine, millis, once};
 use crate::service::runner::Stop;
+#[cfg(feature = "service")]
+use crate::service::serve::Moment;
 use crate::service::shelf::Shelf;
 use crate::world::Time;
 
@@ -87,6 +89,8 @@ fn run_jobs(app: &App, configured: &Arc<Configured>, names: &[String], follow: b
             failed = Some((job, run));
         }
     }
+    #[cfg(feature = "service")]
+    Moment::load(plan.clone(), &shelf, &app.world, &app.host, &tell)?.tell(&app.host, &tell);
     let Some((job, run)) = failed else { return Ok(()) };
     let code = if run.code == 0 { u8::from(!run.outcome.is_success()) } else { run.code };
     let why = run.message.unwrap_or_else(|| "see above".to_owned());
@@ -98,6 +102,42 @@ fn run_jobs(app: &App, configured: &Arc<Configured>, names: &[String], follow: b
         0 => Ok(()),
         code => Err(Fail::Code(code, Error::new(Kind::Failed, what))),
     }
+}
+
+/// Whether each job keeps what it promised, and what is known of repositories now.
+#[cfg(feature = "service")]
+pub(super) fn status(app: &App) -> Result<()> {
+    use crate::service::status;
+    let configured = Arc::new(Configured::load(app)?);
+    let tell = |line: &str| app.console.remark(Severity::Warning, line);
+    let mut moment = Moment::load(configured.plan.clone(), &shelf(app)?, &app.world, &app.host, &tell)?;
+    moment.look(&InProcess::new(app, configured));
+    moment.with_facts(|facts| {
+        match app.global.json {
+            true => app.out.json(&status::status_json(facts))?,
+            false => status::status_lines(facts).iter().try_for_each(|line| app.out.line(line))?,
+        }
+        let unsafe_jobs = status::standings(facts).iter().filter(|standing| !standing.is_safe()).count() as u64;
+        match status::exit_code(facts) {
+            0 => Ok(()),
+            4 => Err(Fail::Code(
+                4,
+                Error::new(Kind::Damaged, "damage is known").hint("to see what it affects, run `esker check`"),
+            )),
+            code => {
+                let jobs = text::count(unsafe_jobs, "job does", "jobs do");
+                Err(Fail::Code(
+                    code,
+                    Error::new(Kind::Failed, format!("{jobs} not keep what was promised, said above")),
+                ))
+            }
+        }
+    })
+}
+
+#[cfg(not(feature = "service"))]
+pub(super) fn status(_: &App) -> Result<()> {
+    Err(usage("this program was built without the service").into())
 }
 
 fn tell_run(app: &App, job: &Job, run: &Run) -> Result<()> {

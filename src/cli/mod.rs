@@ -51,6 +51,8 @@ mod key;
 mod ls;
 #[cfg(feature = "mount")]
 mod mount;
+#[cfg(feature = "service")]
+mod notify;
 mod out;
 mod parity;
 mod place;

@@ -29,6 +29,10 @@ struct Line {
 }
 
 pub(super) fn run(app: &App, args: &StatusArgs) -> Result<()> {
+    let is_named = app.global.repo.is_some() || app.var("ESKER_REPOSITORY").is_some();
+    if args.jobs || (!is_named && super::config::has_jobs(app)) {
+        return super::job::status(app);
+    }
     let filter = choose::filter(app, &args.filter)?;
     let repository = place::repository(app)?;
     let reader = Reader::new(&repository)?;

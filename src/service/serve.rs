@@ -8,12 +8,12 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::OsString;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use crossbeam_channel::{Receiver, Sender, unbounded};
 use serde_json::{Value, json};
 
-use super::alerts::{Alert, Book, evaluate};
+use super::alerts::{Alert, Book, Message, evaluate};
 use super::dispatch::{Dispatcher, Start, WatchState};
 use super::facts::{Facts, JobFacts, Seen, StoreFacts};
 use super::history::{History, Outcome, Run, Trigger};
@@ -24,7 +24,7 @@ use super::notify::{Ping, Signal as PingSignal};
 use super::plan::{Job, Kind, Plan};
 use super::run::{Machine, millis, once};
 use super::runner::{Runner, Stop};
-use super::shelf::Shelf;
+use super::shelf::{Held, Shelf};
 use super::watch::{Change, Watcher, What};
 use super::{status, systemd, textfile};
 use crate::error::{Error, Kind as ErrorKind, Result};
@@ -109,7 +109,104 @@ struct State {
     stopping: bool,
 }
 
+/// The name the service itself is held by: no job is called that.
+const SERVICE: &str = "@service";
+/// Where it is remembered what people were told.
+const BOOK: &str = "alerts.book";
+/// Where it is remembered what repositories looked like.
+const SEEN: &str = "seen.book";
+
+/// What is asked, or told, once: without a service, or beside it.
+pub struct Moment {
+    state: State,
+    shelf: Shelf,
+    world: World,
+}
+
+impl std::fmt::Debug for Moment {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Moment({:?})", self.shelf)
+    }
+}
+
+impl Moment {
+    /// What is remembered of the jobs of a plan.
+    ///
+    /// # Errors
+    ///
+    /// Schedules that mean nothing.
+    pub fn load(plan: Arc<Plan>, shelf: &Shelf, world: &World, host: &str, tell: &dyn Fn(&str)) -> Result<Self> {
+        let state = State::load(plan, shelf, millis(world.now()), host, tell)?;
+        Ok(Self { state, shelf: shelf.clone(), world: world.clone() })
+    }
+
+    /// Looks at all repositories there are jobs for.
+    pub fn look(&mut self, runner: &dyn Runner) {
+        for name in used(&self.state.plan) {
+            let known = self.state.seen.entry(name.clone()).or_default();
+            match runner.look(&name, &Stop::default()) {
+                Ok(seen) => *known = seen,
+                Err(why) => known.error = Some(why),
+            }
+        }
+    }
+
+    /// Calls with what is true now.
+    pub fn with_facts<T>(&self, work: impl FnOnce(&Facts<'_>) -> T) -> T {
+        self.state.with_facts(millis(self.world.now()), work)
+    }
+
+    /// Does what the service does after a run, unless there is a service: tells who should know, and waits until they
+    /// are told; writes the text file.
+    pub fn tell(mut self, host: &str, tell: &dyn Fn(&str)) {
+        let Ok(Some(_held)) = self.shelf.hold(SERVICE) else { return };
+        let (now_ms, plan) = (millis(self.world.now()), self.state.plan.clone());
+        self.state.queue = Some(Queue::new(&plan.notifiers, host, &self.world));
+        for message in self.state.think(now_ms) {
+            tell(&format!("alert {}: {}", message.state.name(), message.alert.summary));
+        }
+        let _ = std::fs::write(self.shelf.path(BOOK), self.state.book.to_json().to_string());
+        if let Some(path) = &plan.settings.textfile
+            && let Err(error) = textfile::write(path, &self.state.metrics(now_ms, None))
+        {
+            tell(&error.with_causes());
+        }
+        let left = self.state.queue.take().map_or(0, |queue| queue.finish(LAST_WORDS));
+        if left > 0 {
+            tell(&format!("{left} messages were not delivered"));
+        }
+    }
+}
+
+fn used(plan: &Plan) -> BTreeSet<String> {
+    let of_jobs = plan.jobs.values().flat_map(|job| [Some(&job.repository), job.target.as_ref()]);
+    of_jobs.flatten().cloned().collect()
+}
+
 impl State {
+    fn load(plan: Arc<Plan>, shelf: &Shelf, now_ms: i64, host: &str, tell: &dyn Fn(&str)) -> Result<Self> {
+        let histories = histories(&plan, shelf, now_ms, tell);
+        let seed = u64::from_le_bytes(*blake3::hash(host.as_bytes()).as_bytes().first_chunk().expect("32 bytes"));
+        let dispatcher = Dispatcher::new(&plan, &histories, now_ms, seed).map_err(wrong)?;
+        // Both are learned anew when they are lost.
+        let read = |name: &str| std::fs::read(shelf.path(name)).ok();
+        let parsed = |name: &str| read(name).and_then(|bytes| serde_json::from_slice::<Value>(&bytes).ok());
+        let book = parsed(BOOK).and_then(|value| Book::from_json(&value).ok()).unwrap_or_default();
+        let seen = read(SEEN).and_then(|bytes| serde_json::from_slice(&bytes).ok()).unwrap_or_default();
+        Ok(Self { plan, dispatcher, histories, seen, book, queue: None, reload_failed: None, stopping: false })
+    }
+
+    /// What is news now; those who are to hear of it are told.
+    fn think(&mut self, now_ms: i64) -> Vec<Message> {
+        let alerts = self.with_facts(now_ms, evaluate);
+        let (repeat, settle) = (self.plan.settings.repeat, self.plan.settings.settle);
+        let messages = self.book.update(alerts, now_ms, repeat, settle);
+        for message in &messages {
+            self.queue.iter().for_each(|queue| queue.tell(message, &self.plan));
+        }
+        messages
+    }
+
     /// All that is true at a moment.
     fn with_facts<T>(&self, now_ms: i64, work: impl FnOnce(&Facts<'_>) -> T) -> T {
         static NOTHING: History = History::NEW;
@@ -137,9 +234,9 @@ impl State {
         work(&facts)
     }
 
-    fn metrics(&self, now_ms: i64, started_ms: i64) -> String {
+    fn metrics(&self, now_ms: i64, started_ms: Option<i64>) -> String {
         let open: Vec<Alert> = self.book.open().map(|(alert, _)| alert.clone()).collect();
-        self.with_facts(now_ms, |facts| metrics::render(facts, &open, &Process::now(Some(started_ms))))
+        self.with_facts(now_ms, |facts| metrics::render(facts, &open, &Process::now(started_ms)))
     }
 }
 
@@ -156,7 +253,7 @@ fn lock(state: &Mutex<State>) -> MutexGuard<'_, State> {
 
 impl http::Source for Told {
     fn metrics(&self) -> String {
-        lock(&self.state).metrics(millis(self.world.now()), self.started_ms)
+        lock(&self.state).metrics(millis(self.world.now()), Some(self.started_ms))
     }
 
     fn status(&self) -> Value {
@@ -192,6 +289,7 @@ pub fn serve(inputs: Inputs) -> Result<()> {
 
 struct Service {
     inputs: Inputs,
+    _held: Held,
     state: Arc<Mutex<State>>,
     events: (Sender<Event>, Receiver<Event>),
     changes: (Sender<Change>, Receiver<Change>),
@@ -203,6 +301,8 @@ struct Service {
     ticked: Option<Instant>,
     written: Option<Instant>,
     book_text: String,
+    /// When the files of jobs were written that were read last.
+    stamps: BTreeMap<String, SystemTime>,
 }
 
 /// When a repository is looked at.
@@ -224,27 +324,17 @@ impl Service {
         let started_ms = millis(inputs.world.now());
         let plan = inputs.configuration.plan.clone();
         let tell = inputs.tell.clone();
-        let histories = histories(&plan, &inputs.shelf, started_ms, &*tell);
-        let seed =
-            u64::from_le_bytes(*blake3::hash(inputs.host.as_bytes()).as_bytes().first_chunk().expect("32 bytes"));
-        let dispatcher = Dispatcher::new(&plan, &histories, started_ms, seed).map_err(wrong)?;
-        let read = |name: &str| std::fs::read(inputs.shelf.path(name)).ok();
-        let parsed = |name: &str| read(name).and_then(|bytes| serde_json::from_slice::<Value>(&bytes).ok());
-        let book = parsed("alerts.book").and_then(|value| Book::from_json(&value).ok()).unwrap_or_default();
-        let seen = read("seen.book").and_then(|bytes| serde_json::from_slice(&bytes).ok()).unwrap_or_default();
-        let queue = Some(Queue::new(&plan.notifiers, &inputs.host, &inputs.world));
-        let state = Arc::new(Mutex::new(State {
-            plan: plan.clone(),
-            dispatcher,
-            histories,
-            seen,
-            book,
-            queue,
-            reload_failed: None,
-            stopping: false,
-        }));
+        let failed = |error| Error::new(ErrorKind::Failed, "cannot hold the state directory").because(error);
+        let held = inputs.shelf.hold(SERVICE).map_err(failed)?.ok_or_else(|| {
+            let what = "another `esker serve` uses this state directory";
+            Error::new(ErrorKind::Refused, what).hint("stop it, or name another directory with `--state-dir DIR`")
+        })?;
+        let mut state = State::load(plan.clone(), &inputs.shelf, started_ms, &inputs.host, &*tell)?;
+        state.queue = Some(Queue::new(&plan.notifiers, &inputs.host, &inputs.world));
+        let state = Arc::new(Mutex::new(state));
         let mut service = Self {
             inputs,
+            _held: held,
             state,
             events: unbounded(),
             // A watcher waits when nobody takes what it tells, and joins it.
@@ -257,6 +347,7 @@ impl Service {
             ticked: None,
             written: None,
             book_text: String::new(),
+            stamps: BTreeMap::new(),
         };
         service.listen(&plan)?;
         service.watch(&plan)?;
@@ -304,9 +395,9 @@ impl Service {
         let signals = self.inputs.signals.clone();
         loop {
             let now_ms = self.now_ms();
-            for start in lock(&self.state).dispatcher.poll(now_ms) {
-                self.start(start, now_ms);
-            }
+            // Not in the head of the loop, where the lock would be held through its body.
+            let starts = lock(&self.state).dispatcher.poll(now_ms);
+            starts.into_iter().for_each(|start| self.start(start, now_ms));
             self.look_around();
             self.tick();
             systemd::tell(systemd::Tell::Alive);
@@ -489,8 +580,7 @@ impl Service {
             return;
         }
         self.looks.retain(|name, _| plan.repositories.contains_key(name));
-        let used: BTreeSet<&String> =
-            plan.jobs.values().flat_map(|job| [Some(&job.repository), job.target.as_ref()]).flatten().collect();
+        let used = used(&plan);
         let least = least_rpo(&plan).map_or(LOOK.1, |rpo| (rpo / 4).clamp(LOOK.0, LOOK.1));
         let is_due = |look: &Look| {
             let Some(last) = look.last else { return true };
@@ -498,7 +588,7 @@ impl Service {
             last.elapsed() >= if look.wanted { pause } else { LOOK.1.max(pause) }
         };
         let never = Look::default();
-        let due = used.into_iter().filter(|name| is_due(self.looks.get(*name).unwrap_or(&never)));
+        let due = used.iter().filter(|name| is_due(self.looks.get(*name).unwrap_or(&never)));
         let Some(name) = due.min_by_key(|name| self.looks.get(*name).and_then(|look| look.last)).cloned() else {
             return;
         };
@@ -537,7 +627,7 @@ impl Service {
         drop(state);
         // It is learned anew if it is lost.
         if let Ok(text) = text {
-            let _ = std::fs::write(self.inputs.shelf.path("seen.book"), text);
+            let _ = std::fs::write(self.inputs.shelf.path(SEEN), text);
         }
         self.ticked = None;
     }
@@ -552,7 +642,7 @@ impl Service {
         let textfile = lock(&self.state).plan.settings.textfile.clone();
         if let Some(path) = textfile.filter(|_| self.written.is_none_or(|last| last.elapsed() >= TEXTFILE)) {
             self.written = Some(Instant::now());
-            let text = lock(&self.state).metrics(self.now_ms(), self.started_ms);
+            let text = lock(&self.state).metrics(self.now_ms(), Some(self.started_ms));
             if let Err(error) = textfile::write(&path, &text) {
                 self.tell(&error.with_causes());
             }
@@ -560,16 +650,10 @@ impl Service {
     }
 
     fn think(&mut self) {
+        self.read_of_others();
         let now_ms = self.now_ms();
         let mut state = lock(&self.state);
-        let alerts = state.with_facts(now_ms, evaluate);
-        let repeat = state.plan.settings.repeat;
-        let settle = state.plan.settings.settle;
-        let messages = state.book.update(alerts, now_ms, repeat, settle);
-        let plan = state.plan.clone();
-        for message in &messages {
-            state.queue.iter().for_each(|queue| queue.tell(message, &plan));
-        }
+        let messages = state.think(now_ms);
         let text = state.book.to_json().to_string();
         drop(state);
         for message in &messages {
@@ -577,8 +661,24 @@ impl Service {
         }
         if text != self.book_text {
             // Lost, it is told once more.
-            let _ = std::fs::write(self.inputs.shelf.path("alerts.book"), &text);
+            let _ = std::fs::write(self.inputs.shelf.path(BOOK), &text);
             self.book_text = text;
+        }
+    }
+
+    /// Takes in what others wrote down of jobs: runs by hand.
+    fn read_of_others(&mut self) {
+        let (plan, now_ms) = (lock(&self.state).plan.clone(), self.now_ms());
+        for name in plan.jobs.keys() {
+            let Some(stamp) = self.inputs.shelf.stamp(name) else { continue };
+            if self.stamps.insert(name.clone(), stamp) == Some(stamp) {
+                continue;
+            }
+            let (history, _) = self.inputs.shelf.load(name, now_ms);
+            let mut state = lock(&self.state);
+            if !state.dispatcher.is_running(name) {
+                state.histories.insert(name.clone(), history);
+            }
         }
     }
 

@@ -98,6 +98,11 @@ impl Shelf {
         (history, told)
     }
 
+    /// When what is remembered of a job was written.
+    pub fn stamp(&self, job: &str) -> Option<std::time::SystemTime> {
+        std::fs::metadata(self.path(&format!("{job}.json"))).ok()?.modified().ok()
+    }
+
     /// Whether somebody runs a job now.
     pub fn is_running(&self, job: &str) -> bool {
         matches!(self.hold(job), Ok(None))

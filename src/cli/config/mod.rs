@@ -12,6 +12,7 @@
 mod cells;
 mod document;
 mod jobs;
+mod json_schema;
 mod keys;
 mod resolve;
 mod schema;
@@ -51,7 +52,7 @@ const SYSTEM_FILE: &str = "/etc/esker/esker.toml";
 const DEFAULT_PROFILE: &str = "default";
 
 /// Verbs that need no configuration, and so must not fail for one.
-const WITHOUT: [&str; 7] = ["completions", "config", "demo", "job", "man", "serve", "version"];
+const WITHOUT: [&str; 8] = ["completions", "config", "demo", "job", "man", "notify", "serve", "version"];
 
 /// A command line with what is configured.
 #[derive(Debug, Default)]
@@ -207,6 +208,12 @@ impl Configured {
         let flags = place.settings.values().filter_map(|setting| Some((known(setting)?, setting)));
         flags.flat_map(|(arg, setting)| document::arguments(arg, &setting.value)).collect()
     }
+}
+
+/// Whether there is a configuration, and there are jobs in it.
+pub(super) fn has_jobs(app: &App) -> bool {
+    let file = File::find(app.global.config.as_deref(), &app.env, &app.cwd, &mut Vec::new());
+    file.ok().flatten().is_some_and(|file| !file.read(&Schema::new(), &app.env).0.jobs.is_empty())
 }
 
 fn joined(flag: &str, value: &OsStr) -> OsString {

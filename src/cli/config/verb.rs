@@ -14,7 +14,15 @@ use crate::cli::fail::{Fail, Result, usage};
 use crate::cli::text;
 use crate::monitor::Severity;
 
+/// What `config example` prints.
+const EXAMPLE: &str = include_str!("../../../docs/esker.toml");
+
 pub(in crate::cli) fn run(app: &App, args: &ConfigArgs) -> Result<()> {
+    match args.verb {
+        ConfigVerb::Example => return app.out.part(EXAMPLE),
+        ConfigVerb::Schema => return app.out.line(&super::json_schema::make(&Schema::new()).to_string()),
+        ConfigVerb::Check | ConfigVerb::Show => {}
+    }
     let mut warnings = Vec::new();
     let file = File::find(app.global.config.as_deref(), &app.env, &app.cwd, &mut warnings)?;
     warnings.iter().for_each(|warning| app.console.remark(Severity::Warning, warning));
@@ -26,7 +34,7 @@ pub(in crate::cli) fn run(app: &App, args: &ConfigArgs) -> Result<()> {
     };
     match args.verb {
         ConfigVerb::Check => check(app, &file),
-        ConfigVerb::Show => show(app, &file),
+        _ => show(app, &file),
     }
 }
 

@@ -285,7 +285,7 @@ fn two_collections_at_once_take_no_more_than_one_may() {
         |scene| {
             // It may have to begin again. Nothing is lost, so it must not say that.
             if let Err(error) = try_prune(scene) {
-                assert!(error.to_string().contains("another collection is under way"), "{error:?}");
+                assert!(error.with_causes().contains("another collection is under way"), "{error:?}");
             }
             None
         },

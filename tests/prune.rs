@@ -25,6 +25,7 @@ use esker::forget;
 use esker::monitor::Monitor;
 use esker::prune::plan::{Limits, Unused};
 use esker::prune::{self, Options, Report};
+use esker::repair;
 use esker::repo::content::Reader;
 use esker::repo::snapshots::{Filter, SnapshotInfo};
 use esker::storage::fault::{Faulty, LastChange, Plan, PowerLoss};
@@ -285,7 +286,7 @@ fn two_collections_at_once_take_no_more_than_one_may() {
         |scene| {
             // It may have to begin again. Nothing is lost, so it must not say that.
             if let Err(error) = try_prune(scene) {
-                assert!(error.to_string().contains("another collection is under way"), "{error:?}");
+                assert!(error.with_causes().contains("another collection is under way"), "{error:?}");
             }
             None
         },
@@ -460,4 +461,27 @@ fn damage_is_not_carried_over_into_a_new_pack() {
         assert!(before.is_subset(&packs(&it.memory)), "{name}");
         it.memory.restore(base.clone());
     }
+}
+
+/// A cache may remember an index segment that is lost. Where it says that something is nobody else would look, so
+/// no other copy may be deleted for it.
+#[test]
+fn a_collection_does_not_rest_on_a_segment_that_only_its_cache_remembers() {
+    let memory = Memory::new();
+    let scene = Scene::finely_cut(Arc::new(memory.clone()), 1 << 10, 3);
+    for n in 0..4 {
+        fs::write(scene.source().join(format!("f{n}")), noise(n, 400_000)).unwrap();
+    }
+    let made = vec![(scene.backup().id.to_string(), tree::lines(&scene.source()))];
+    let segment = memory.list("index/").unwrap().remove(0).name;
+    // It is remembered from here on.
+    prune(&scene);
+    memory.delete(&segment).unwrap();
+    let error = try_prune(&scene).unwrap_err();
+    assert_eq!(error.kind(), Kind::Refused, "{error:?}");
+    assert!(error.to_string().contains(&segment), "{error}");
+    let repaired = repair::index::run(&scene.open(), &repair::index::Options::default(), &Monitor::silent()).unwrap();
+    assert!(!repaired.segments_replaced.is_empty());
+    prune(&scene);
+    assert_sound(&scene, &made, "repaired");
 }

@@ -14,6 +14,7 @@ use crate::path::TreePath;
 use crate::repo::Repository;
 use crate::repo::collections::{Collections, FLAGS};
 use crate::repo::content::Reader;
+use crate::repo::import::INDEX;
 use crate::repo::reach::{Reach, is_marked};
 use crate::repo::session::{SESSIONS, pack_name};
 use crate::repo::standing::Standing;
@@ -86,6 +87,7 @@ impl<'r> Survey<'r> {
             let what = format!("nothing was collected: `{object}` cannot be read, and what it names would be lost");
             return Err(Error::new(Kind::Refused, what).because(error.with_causes()).hint("run `esker check`"));
         }
+        refuse_without_segments(&reader)?;
         let flags = repo.load_flags(FLAGS)?;
         // … and then the sweeps once more, as a writer does (W3): a flag is deleted only after its collection's
         // sweep is there, so whoever missed the flag sees the sweep.
@@ -535,6 +537,24 @@ impl<'r> Survey<'r> {
             }
         });
         needed
+    }
+}
+
+/// Refuses when a segment is gone, though the cache may remember what was in it: where it says that something is
+/// nobody else would look, and what lies elsewhere, too, must not be deleted for it.
+fn refuse_without_segments(reader: &Reader<'_>) -> Result<()> {
+    let repo = reader.repo();
+    let listed = repo.list_settled(INDEX)?;
+    let there: BTreeSet<&str> = listed.iter().map(|object| &*object.name).collect();
+    let replaced = repo.replaced_segments(reader.commits().headers.values());
+    let wanted = reader.commits().headers.values().flat_map(|header| &header.segments);
+    let mut names = wanted.filter(|segment| !replaced.contains(segment)).map(|segment| format!("{INDEX}{segment}"));
+    match names.find(|name| !there.contains(&**name)) {
+        None => Ok(()),
+        Some(name) => {
+            let what = format!("nothing was collected: `{name}` is missing, and what it names would be lost");
+            Err(Error::new(Kind::Refused, what).hint("to make it again from packs, run `esker repair index`"))
+        }
     }
 }
 

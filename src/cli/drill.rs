@@ -54,7 +54,7 @@ pub(super) fn run(app: &App, args: &DrillArgs) -> Result<()> {
             env: app.env_of_commands().map(|(name, value)| (name.clone(), value.clone())).collect(),
             timeout: Duration::from_secs(args.check_timeout),
         }),
-        max_duration: args.max_duration.map(Duration::from_secs),
+        max_duration: args.rto.map(Duration::from_secs),
         began,
         threads: app.threads().max(repository.storage.connections()),
         spill: repository.cache_directory().map_or_else(std::env::temp_dir, std::path::Path::to_owned),
@@ -241,7 +241,7 @@ fn show(app: &App, args: &DrillArgs, report: &Report, info: &SnapshotInfo, base:
         None if args.check.is_some() => row("check", "not run, since what was restored is not right".into()),
         None => {}
     }
-    let most = args.max_duration.map(|most| format!(", of at most {}", text::duration(Duration::from_secs(most))));
+    let most = args.rto.map(|most| format!(", of at most {}", text::duration(Duration::from_secs(most))));
     row("in all", format!("{}{}", text::duration(report.total_time), most.unwrap_or_default()));
     if report.found.devices > 0 {
         row("left out", text::count(report.found.devices, "device node", "device nodes"));
@@ -303,7 +303,7 @@ fn summary(
             "seconds_verify": report.verify_time.as_secs_f64(),
             "seconds_check": report.check.is_some().then_some(report.check_time.as_secs_f64()),
             "seconds_total": report.total_time.as_secs_f64(),
-            "seconds_max": args.max_duration,
+            "seconds_max": args.rto,
             "check": check,
             "recorded": recorded,
             "kept": args.keep.then(|| report.place.display().to_string()),
@@ -333,7 +333,7 @@ fn end(app: &App, report: Report, info: &SnapshotInfo, args: &DrillArgs) -> Resu
             Err(Fail::Code(4, failed(what).hint("to look at it, run the drill again with `--keep`")))
         }
         Outcome::TooSlow => {
-            let most = text::duration(Duration::from_secs(args.max_duration.unwrap_or_default()));
+            let most = text::duration(Duration::from_secs(args.rto.unwrap_or_default()));
             let took = text::duration(report.total_time);
             Err(Fail::Code(4, failed(format!("the drill of snapshot `{id}` took {took}, and may take {most}"))))
         }

@@ -35,8 +35,8 @@ pub(super) struct DrillArgs {
     #[arg(long, value_name = "TIME", default_value = "1h", value_parser = parse_age, help_heading = WHAT)]
     pub(super) check_timeout: u64,
     /// How long all of it may take, from the start of the command until the data is there and checked
-    #[arg(long, visible_alias = "rto", value_name = "TIME", value_parser = parse_age, help_heading = WHAT)]
-    pub(super) max_duration: Option<u64>,
+    #[arg(long, visible_alias = "max-duration", value_name = "TIME", value_parser = parse_age, help_heading = WHAT)]
+    pub(super) rto: Option<u64>,
     /// Write no note of it to the repository
     #[arg(long)]
     pub(super) no_record: bool,

@@ -81,9 +81,11 @@ fn each_way_to_change_a_file_is_seen_once_and_reading_is_not() {
         use std::io::Write as _;
         fs::OpenOptions::new().append(true).open(path).unwrap().write_all(b"more").unwrap();
     };
-    let ways: [(&str, Box<dyn Fn()>); 13] = [
+    let ways: [(&str, Box<dyn Fn()>); 14] = [
         ("write", Box::new(|| fs::write(root.join("a"), "after").unwrap())),
         ("append", Box::new(|| append(root.join("deep/er/e")))),
+        // All that is told of a write through a memory map.
+        ("close", Box::new(|| drop(fs::File::options().write(true).open(root.join("a")).unwrap()))),
         ("create", Box::new(|| drop(fs::File::create(root.join("new")).unwrap()))),
         ("truncate", Box::new(|| fs::File::options().write(true).open(root.join("b")).unwrap().set_len(1).unwrap())),
         ("mode", Box::new(|| fs::set_permissions(root.join("b"), fs::Permissions::from_mode(0o600)).unwrap())),

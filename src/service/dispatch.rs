@@ -174,10 +174,9 @@ impl Dispatcher {
                         job.when.after.as_ref().and_then(|before| histories.get(before)?.last_success.as_ref());
                     let mut entry =
                         Entry::new(rules, watch.map(Debounce::new), history, now_ms, plan.settings.catch_up);
-                    if let Some(before) = before.filter(|_| job.enabled && plan.settings.catch_up) {
-                        if entry.last_begin.is_none_or(|began| began < before.ended_ms) {
-                            entry.owe(before.ended_ms.min(now_ms), Trigger::CatchUp);
-                        }
+                    let before = before.filter(|_| job.enabled && plan.settings.catch_up).map(|run| run.ended_ms);
+                    if let Some(ended) = before.filter(|ended| entry.last_begin.is_none_or(|began| began < *ended)) {
+                        entry.owe(ended.min(now_ms), Trigger::CatchUp);
                     }
                     entry
                 }

@@ -418,6 +418,14 @@ mod tests {
             days("30 2,14 * * *", "2026-10-25T00:00:00", "2026-10-26T00:00:00"),
             ["2026-10-25 02:30:00 +02:00", "2026-10-25 14:30:00 +01:00"]
         );
+        let second = ms("UTC0", "2026-10-25T01:10:00");
+        assert_eq!(shown(BERLIN, second), "2026-10-25 02:10:00 +01:00");
+        let next = schedule("30 2,14 * * *", BERLIN).next_after(second).unwrap();
+        assert_eq!(
+            shown(BERLIN, next),
+            "2026-10-25 14:30:00 +01:00",
+            "also when it is asked in the hour that is the second"
+        );
         assert_eq!(
             days("30 * * * *", "2026-10-25T01:00:00", "2026-10-25T04:00:00"),
             [

@@ -768,3 +768,45 @@ fn a_reload_keeps_what_is_due_and_what_runs_and_changes_nothing_when_it_is_refus
     );
     assert_eq!(unknown.unwrap_err(), "`Europe/Atlantis` is not the name of a time zone");
 }
+
+#[test]
+fn what_comes_due_between_start_and_begin_is_part_of_the_run() {
+    let mut dispatcher = new(&plan(2, [(job("a", Kind::Backup, When::default()), None)]));
+    dispatcher.asked("a", T0);
+    assert_eq!(names(&dispatcher.poll(T0)), ["a"]);
+    dispatcher.asked("a", T0 + 1);
+    dispatcher.began("a", T0 + 2);
+    dispatcher.ended("a", Outcome::Success, T0 + 3);
+    assert_eq!((dispatcher.poll(T0 + 3), dispatcher.due_since_ms("a")), (vec![], None));
+}
+
+#[test]
+fn a_clock_put_back_a_little_repeats_nothing_and_put_back_far_repeats_it_once() {
+    let nightly = || new(&plan(2, [(job("a", Kind::Backup, scheduled("30 2 * * *")), None)]));
+    let time = T0 / (24 * HOUR) * 24 * HOUR + 26 * HOUR + 30 * MINUTE;
+    for (back, expected) in [(5 * SECOND, vec![0, 24 * HOUR]), (2 * HOUR, vec![0, 0, 24 * HOUR])] {
+        let mut dispatcher = nightly();
+        let mut ran = drive(&mut dispatcher, time, time + 1, |_, _| (0, Outcome::Success));
+        dispatcher.ended("a", Outcome::Success, time);
+        ran.extend(drive(&mut dispatcher, time - back, time + 25 * HOUR, |_, _| (0, Outcome::Success)));
+        let times: Vec<i64> = begins(&ran, "a").iter().map(|at| at + T0 - time).collect();
+        assert_eq!(times, expected);
+    }
+}
+
+#[test]
+fn whom_somebody_asks_for_comes_first_and_a_job_without_a_schedule_says_when_it_is_next() {
+    let jobs = [
+        (job("a", Kind::Backup, When::default()), Some(MINUTE)),
+        (job("b", Kind::Backup, When::default()), Some(MINUTE)),
+        (job("z", Kind::Backup, scheduled("@yearly")), None),
+    ];
+    let mut dispatcher = new(&plan(1, jobs));
+    dispatcher.asked("z", T0);
+    assert_eq!(names(&dispatcher.poll(T0)), ["z"]);
+    dispatcher.ended("z", Outcome::Success, T0 + 1);
+    assert_eq!(names(&dispatcher.poll(T0 + 1)), ["a"]);
+    assert_eq!(dispatcher.due_since_ms("b"), Some(T0));
+    dispatcher.ended("a", Outcome::Success, T0 + 2);
+    assert_eq!(dispatcher.next_ms("a"), Some(T0 + 1 + MINUTE / 2));
+}

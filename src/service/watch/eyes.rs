@@ -3,6 +3,7 @@
 use std::collections::{BTreeSet, HashMap};
 use std::ffi::{OsStr, OsString};
 use std::mem::MaybeUninit;
+use std::ops::Range;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::MetadataExt;
@@ -35,6 +36,8 @@ pub(super) struct Eyes {
 
 #[derive(Debug)]
 struct Job {
+    /// Its places among all.
+    roots: Range<usize>,
     include: Patterns,
     exclude: Patterns,
     changed: bool,
@@ -106,9 +109,10 @@ impl Eyes {
                 Ok::<_, String>(patterns)
             };
             let (include, exclude) = (patterns(&watch.include)?, patterns(&watch.exclude)?);
-            eyes.jobs.push(Job { include, exclude, changed: false });
+            let first = eyes.roots.len();
             let roots = super::places(watch).into_iter();
             eyes.roots.extend(roots.map(|path| Root { job: at, path, state: State::New, tries: 0 }));
+            eyes.jobs.push(Job { roots: first..eyes.roots.len(), include, exclude, changed: false });
         }
         Ok(eyes)
     }
@@ -125,12 +129,12 @@ impl Eyes {
 
     /// Whether each place of a job was tried.
     pub(super) fn is_known(&self, job: usize) -> bool {
-        !self.roots.iter().any(|root| root.job == job && matches!(root.state, State::New))
+        !self.roots_of(job).iter().any(|root| matches!(root.state, State::New))
     }
 
     /// Why a job's files are not seen, if so.
     pub(super) fn lost(&self, job: usize) -> Option<String> {
-        let mut all = self.roots.iter().filter(|root| root.job == job).filter_map(|root| match &root.state {
+        let mut all = self.roots_of(job).iter().filter_map(|root| match &root.state {
             State::Lost { why, .. } => Some(why),
             _ => None,
         });
@@ -139,6 +143,10 @@ impl Eyes {
             0 => first.clone(),
             more => format!("{first}, and {more} more"),
         })
+    }
+
+    fn roots_of(&self, job: usize) -> &[Root] {
+        &self.roots[self.jobs[job].roots.clone()]
     }
 
     /// Takes what the kernel has to tell and tries to watch what is not watched. Says when to look again at the latest.
@@ -217,7 +225,8 @@ impl Eyes {
         while let Some(path) = stack.pop() {
             let fd = self.fd.as_ref().expect("made above");
             // Only where a job's path itself is a link it is followed.
-            let follow = if first { WatchFlags::empty() } else { WatchFlags::DONT_FOLLOW };
+            let is_root = !deep || path == self.roots[root].path;
+            let follow = if is_root { WatchFlags::empty() } else { WatchFlags::DONT_FOLLOW };
             let number = match inotify::add_watch(fd, &path, flags | follow) {
                 Ok(number) => number,
                 Err(Errno::NOSPC) => {

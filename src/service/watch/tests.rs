@@ -66,6 +66,12 @@ impl Scene {
     }
 }
 
+fn mv(from: &Path, to: &Path) {
+    assert!(Command::new("mv").arg("-T").arg(from).arg(to).status().unwrap().success());
+}
+
+type Way<'a> = (&'a str, Box<dyn Fn() + 'a>);
+
 #[test]
 fn each_way_to_change_a_file_is_seen_once_and_reading_is_not() {
     let mut scene = Scene::new("root", &[], &[], |dir| {
@@ -81,9 +87,11 @@ fn each_way_to_change_a_file_is_seen_once_and_reading_is_not() {
         use std::io::Write as _;
         fs::OpenOptions::new().append(true).open(path).unwrap().write_all(b"more").unwrap();
     };
-    let ways: [(&str, Box<dyn Fn()>); 13] = [
+    let ways: [Way<'_>; 14] = [
         ("write", Box::new(|| fs::write(root.join("a"), "after").unwrap())),
         ("append", Box::new(|| append(root.join("deep/er/e")))),
+        // All that is told of a write through a memory map.
+        ("close", Box::new(|| drop(fs::File::options().write(true).open(root.join("a")).unwrap()))),
         ("create", Box::new(|| drop(fs::File::create(root.join("new")).unwrap()))),
         ("truncate", Box::new(|| fs::File::options().write(true).open(root.join("b")).unwrap().set_len(1).unwrap())),
         ("mode", Box::new(|| fs::set_permissions(root.join("b"), fs::Permissions::from_mode(0o600)).unwrap())),
@@ -92,11 +100,11 @@ fn each_way_to_change_a_file_is_seen_once_and_reading_is_not() {
             "rename over",
             Box::new(|| {
                 fs::write(root.join("tmp"), "after").unwrap();
-                std::process::Command::new("mv").arg(root.join("tmp")).arg(root.join("c")).status().unwrap();
+                mv(&root.join("tmp"), &root.join("c"));
             }),
         ),
-        ("move in", Box::new(|| drop(Command::new("mv").arg(&outside).arg(root.join("in")).status().unwrap()))),
-        ("move out", Box::new(|| drop(Command::new("mv").arg(root.join("in")).arg(&outside).status().unwrap()))),
+        ("move in", Box::new(|| mv(&outside, &root.join("in")))),
+        ("move out", Box::new(|| mv(&root.join("in"), &outside))),
         ("hard link", Box::new(|| fs::hard_link(&outside, root.join("link")).unwrap())),
         ("symbolic link", Box::new(|| symlink("/nowhere", root.join("deep/sym")).unwrap())),
         ("delete", Box::new(|| fs::remove_file(root.join("d")).unwrap())),
@@ -133,30 +141,27 @@ fn directories_that_move_are_known_by_where_they_are() {
         fs::create_dir_all(dir.join("root/live/in")).unwrap();
         fs::create_dir_all(dir.join("away/tree")).unwrap();
     });
-    let mv = |scene: &Scene, from: &str, to: &str| {
-        assert!(Command::new("mv").arg("-T").arg(scene.at(from)).arg(scene.at(to)).status().unwrap().success());
-    };
-    mv(&scene, "root/live", "root/dull");
+    mv(&scene.at("root/live"), &scene.at("root/dull"));
     assert!(scene.changed());
     scene.write("root/dull/in/x");
     assert!(!scene.changed(), "what is left out goes on to be left out under its new name");
-    mv(&scene, "root/dull", "root/other");
+    mv(&scene.at("root/dull"), &scene.at("root/other"));
     assert!(scene.changed());
     scene.write("root/other/in/x");
     assert!(scene.changed());
-    mv(&scene, "root/other", "away/other");
+    mv(&scene.at("root/other"), &scene.at("away/other"));
     assert!(scene.changed());
     scene.write("away/other/in/x");
     assert!(!scene.changed(), "it is elsewhere");
-    mv(&scene, "away/tree", "root/tree");
+    mv(&scene.at("away/tree"), &scene.at("root/tree"));
     assert!(scene.changed());
     scene.write("root/tree/x");
     assert!(scene.changed());
     // Two that change places.
     fs::create_dir(scene.at("root/swap")).unwrap();
-    mv(&scene, "root/tree", "root/old");
-    mv(&scene, "root/swap", "root/tree");
-    mv(&scene, "root/old", "root/swap");
+    mv(&scene.at("root/tree"), &scene.at("root/old"));
+    mv(&scene.at("root/swap"), &scene.at("root/tree"));
+    mv(&scene.at("root/old"), &scene.at("root/swap"));
     assert!(scene.changed());
     scene.write("root/tree/y");
     assert!(scene.changed());
@@ -180,7 +185,7 @@ fn a_file_by_itself_is_watched_through_replacement_and_links_and_its_neighbours_
     assert!(scene.changed());
     scene.write("real/tmp");
     assert!(!scene.changed());
-    Command::new("mv").arg(scene.at("real/tmp")).arg(scene.at("real/state")).status().unwrap();
+    mv(&scene.at("real/tmp"), &scene.at("real/state"));
     assert!(scene.changed());
     scene.write("real/state");
     assert!(scene.changed());
@@ -205,7 +210,7 @@ fn a_root_that_is_a_link_is_followed_to_where_it_is_pointed() {
     scene.write("v1/sub/x");
     assert!(scene.changed());
     symlink("v2", scene.at("new")).unwrap();
-    Command::new("mv").arg("-T").arg(scene.at("new")).arg(scene.at("data")).status().unwrap();
+    mv(&scene.at("new"), &scene.at("data"));
     scene.later(4);
     assert!(scene.changed());
     scene.write("v2/sub/x");
@@ -229,7 +234,7 @@ fn a_root_that_is_not_there_is_told_and_waited_for_and_one_that_goes_is_told() {
     fs::create_dir_all(scene.at("root/in")).unwrap();
     scene.later(4);
     scene.changed();
-    Command::new("mv").arg(scene.at("root/in")).arg(scene.at("elsewhere")).status().unwrap();
+    mv(&scene.at("root/in"), &scene.at("elsewhere"));
     assert_eq!(scene.lost().unwrap(), "`DIR/root/in` is gone");
     scene.write("elsewhere/x");
     assert!(!scene.changed());
@@ -242,7 +247,7 @@ fn jobs_that_watch_the_same_are_each_told_by_their_own_patterns() {
     fs::create_dir_all(dir.path().join("a/b")).unwrap();
     let root = dir.path().to_owned();
     let jobs = [
-        ("all".to_owned(), watch(&[root.clone()], &[], &["*.tmp"])),
+        ("all".to_owned(), watch(std::slice::from_ref(&root), &[], &["*.tmp"])),
         ("part".to_owned(), watch(&[root.join("a"), root.join("missing")], &["*.db"], &[])),
     ];
     let mut scene = Scene { eyes: Eyes::new(&jobs).unwrap(), dir, now: Instant::now() };
@@ -283,6 +288,7 @@ fn when_the_queue_overflows_it_is_told_and_watching_begins_anew() {
 
 /// What needs a kernel of its own to be limited: this test runs itself again in one, and says so where that is not allowed.
 #[test]
+#[allow(clippy::print_stderr)]
 fn more_directories_than_may_be_watched_and_unmounting_are_told() {
     if std::env::var_os("ESKER_TEST_LIMITED").is_some() {
         return limited();
@@ -357,7 +363,8 @@ fn the_thread_tells_what_is_seen_in_order_and_ends_when_it_is_dropped() {
     let dir = tempfile::tempdir().unwrap();
     let root = dir.path().join("root");
     let (sender, receiver) = crossbeam_channel::bounded(16);
-    let watcher = Watcher::start(&[("job".to_owned(), watch(&[root.clone()], &[], &[]))], sender, || 7).unwrap();
+    let watcher =
+        Watcher::start(&[("job".to_owned(), watch(std::slice::from_ref(&root), &[], &[]))], sender, || 7).unwrap();
     let told = receiver.recv_timeout(PATIENCE).unwrap();
     assert_eq!(told.what, What::Lost(format!("`{}` is not there", root.display())));
     fs::create_dir(&root).unwrap();
@@ -386,7 +393,7 @@ fn a_storm_of_changes_is_a_few_tellings_and_the_last_change_is_told() {
     let most = begun.elapsed().as_millis() / TELL.as_millis() + 3;
     assert!(told as u128 <= most, "{told} tellings in {most} times 50 ms");
     // Whatever was told until now may have been of earlier changes.
-    drop(receiver.try_iter());
+    receiver.try_iter().for_each(drop);
     fs::write(dir.path().join("last"), "text").unwrap();
     until(&receiver, &What::Changed);
 }

@@ -107,6 +107,10 @@ struct State {
     queue: Option<Queue>,
     reload_failed: Option<String>,
     stopping: bool,
+    /// The longest times between runs by schedule, in seconds.
+    intervals: BTreeMap<String, f64>,
+    /// Why nobody sees changes, if nobody can.
+    unwatched: Option<&'static str>,
 }
 
 /// The name the service itself is held by: no job is called that.

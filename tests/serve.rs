@@ -319,7 +319,11 @@ fn two_hundred_workspaces_are_safe_within_their_rpo_whatever_happens_and_the_rig
     wait_until("something stays open", || {
         let mut open = BTreeSet::new();
         for (rule, subject, state) in machine.told() {
-            if state == "resolved" { open.remove(&(rule, subject)) } else { open.insert((rule, subject)) };
+            if state == "resolved" {
+                open.remove(&(rule, subject))
+            } else {
+                open.insert((rule, subject))
+            };
         }
         open.is_empty()
     });
@@ -400,7 +404,8 @@ fn a_reload_takes_up_what_is_new_and_refuses_what_makes_no_sense() {
     // A second one would do everything twice.
     let second = machine.configured(&["serve"]);
     assert_eq!(second.0.status.code(), Some(6), "{second:?}");
-    machine.configure(&format!("{job}[jobs.often]\nrepository = \"main\"\npaths = [\"srv\"]\nschedule = \"every 1s\"\n"));
+    machine
+        .configure(&format!("{job}[jobs.often]\nrepository = \"main\"\npaths = [\"srv\"]\nschedule = \"every 1s\"\n"));
     service.signal(Signal::HUP);
     let at = service.wait_for("2 jobs, 1 new, 0 gone", 0);
     let at = service.wait_for("often: success", at);
@@ -469,7 +474,9 @@ fn the_example_and_the_schema_agree_and_the_example_can_be_used() {
         validator.iter_errors(&value).map(|fault| format!("{} at {}", fault, fault.instance_path())).collect();
     assert_eq!(faults, Vec::<String>::new());
     // And it refuses what the program refuses.
-    for wrong in ["[tiers.a]\nrpa = \"5m\"", "[service]\nparallel = 0", "[notifiers.a]\nkind = \"fax\"", "[jobs.a]\nnice = 99"] {
+    for wrong in
+        ["[tiers.a]\nrpa = \"5m\"", "[service]\nparallel = 0", "[notifiers.a]\nkind = \"fax\"", "[jobs.a]\nnice = 99"]
+    {
         let value: Value = toml::from_str::<toml::Value>(wrong).unwrap().try_into().unwrap();
         assert!(!validator.is_valid(&value), "{wrong}");
         fs::write(machine.path("wrong.toml"), wrong).unwrap();

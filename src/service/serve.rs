@@ -11,6 +11,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant, SystemTime};
 
 use crossbeam_channel::{Receiver, Sender, unbounded};
+use jiff::tz::TimeZone;
 use serde_json::{Value, json};
 
 use super::alerts::{Alert, Book, Message, evaluate};
@@ -59,6 +60,9 @@ pub struct Configuration {
     pub digest: String,
 }
 
+/// Runs a job in a process of its own.
+pub type Apart = dyn Fn(&Job, Trigger, &Stop) -> std::result::Result<(), String> + Send + Sync;
+
 /// What the service takes from its process.
 pub struct Inputs {
     /// Clock and randomness.
@@ -80,7 +84,7 @@ pub struct Inputs {
     /// Takes lines for the log.
     pub tell: Arc<dyn Fn(&str) + Send + Sync>,
     /// Runs a job in a process of its own, and waits for it.
-    pub apart: Arc<dyn Fn(&Job, Trigger, &Stop) -> std::result::Result<(), String> + Send + Sync>,
+    pub apart: Arc<Apart>,
     /// Called with the address that is listened at.
     pub listening: Box<dyn Fn(std::net::SocketAddr) + Send>,
 }
@@ -140,7 +144,9 @@ impl Moment {
     ///
     /// Schedules that mean nothing.
     pub fn load(plan: Arc<Plan>, shelf: &Shelf, world: &World, host: &str, tell: &dyn Fn(&str)) -> Result<Self> {
-        let state = State::load(plan, shelf, millis(world.now()), host, tell)?;
+        let mut state = State::load(plan, shelf, millis(world.now()), host, tell)?;
+        // What a service sees, if there is one, is not known here.
+        state.unwatched = Some("nobody watches between runs by hand");
         Ok(Self { state, shelf: shelf.clone(), world: world.clone() })
     }
 
@@ -182,6 +188,11 @@ impl Moment {
     }
 }
 
+fn intervals(plan: &Plan, now_ms: i64) -> BTreeMap<String, f64> {
+    let zone = plan.settings.time_zone.as_deref().and_then(|name| TimeZone::get(name).ok());
+    metrics::intervals(plan, &zone.unwrap_or_else(TimeZone::system), now_ms)
+}
+
 fn used(plan: &Plan) -> BTreeSet<String> {
     let of_jobs = plan.jobs.values().flat_map(|job| [Some(&job.repository), job.target.as_ref()]);
     of_jobs.flatten().cloned().collect()
@@ -192,12 +203,24 @@ impl State {
         let histories = histories(&plan, shelf, now_ms, tell);
         let seed = u64::from_le_bytes(*blake3::hash(host.as_bytes()).as_bytes().first_chunk().expect("32 bytes"));
         let dispatcher = Dispatcher::new(&plan, &histories, now_ms, seed).map_err(wrong)?;
+        let intervals = intervals(&plan, now_ms);
         // Both are learned anew when they are lost.
         let read = |name: &str| std::fs::read(shelf.path(name)).ok();
         let parsed = |name: &str| read(name).and_then(|bytes| serde_json::from_slice::<Value>(&bytes).ok());
         let book = parsed(BOOK).and_then(|value| Book::from_json(&value).ok()).unwrap_or_default();
         let seen = read(SEEN).and_then(|bytes| serde_json::from_slice(&bytes).ok()).unwrap_or_default();
-        Ok(Self { plan, dispatcher, histories, seen, book, queue: None, reload_failed: None, stopping: false })
+        Ok(Self {
+            plan,
+            dispatcher,
+            histories,
+            seen,
+            book,
+            queue: None,
+            reload_failed: None,
+            stopping: false,
+            intervals,
+            unwatched: None,
+        })
     }
 
     /// What is news now; those who are to hear of it are told.
@@ -220,7 +243,7 @@ impl State {
             history: self.histories.get(&job.name).unwrap_or(&NOTHING),
             next_ms: self.dispatcher.next_ms(&job.name),
             due_since_ms: self.dispatcher.due_since_ms(&job.name),
-            watch_lost: self.dispatcher.watch_lost(&job.name).map(str::to_owned),
+            watch_lost: self.watch_lost(job),
         });
         let repositories = self.plan.repositories.iter().map(|(name, store)| StoreFacts {
             name,
@@ -238,9 +261,15 @@ impl State {
         work(&facts)
     }
 
+    fn watch_lost(&self, job: &Job) -> Option<String> {
+        let unwatched = self.unwatched.filter(|_| job.when.watch.is_some());
+        unwatched.or_else(|| self.dispatcher.watch_lost(&job.name)).map(str::to_owned)
+    }
+
     fn metrics(&self, now_ms: i64, started_ms: Option<i64>) -> String {
         let open: Vec<Alert> = self.book.open().map(|(alert, _)| alert.clone()).collect();
-        self.with_facts(now_ms, |facts| metrics::render(facts, &open, &Process::now(started_ms)))
+        let process = Process { intervals: self.intervals.clone(), ..Process::now(started_ms) };
+        self.with_facts(now_ms, |facts| metrics::render(facts, &open, &process))
     }
 }
 
@@ -717,6 +746,7 @@ impl Service {
             }
             state.histories = histories;
             state.plan = plan.clone();
+            state.intervals = intervals(&plan, now_ms);
             if let Some(queue) = &mut state.queue {
                 queue.reload(&plan.notifiers);
             }

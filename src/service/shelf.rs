@@ -60,7 +60,7 @@ impl Shelf {
                 let aside = path.with_extension("json.unreadable");
                 let what = format!("what was remembered of job `{job}` is begun anew: `{}`: {error}", path.display());
                 // It may be the reading that failed.
-                let moved = std::fs::rename(&path, &aside);
+                let moved = rustix::fs::rename(&path, &aside);
                 let told = moved.map_or(what.clone(), |()| format!("{what}; it is kept as `{}`", aside.display()));
                 (new(), Some(told))
             }

@@ -550,6 +550,12 @@ pub(crate) const HARMLESS: &[(&str, Result<&[&str], &str>)] = &[
     ("esker-completions", Ok(&["completions", "bash"])),
     ("esker-version", Ok(&["version"])),
     ("esker-man", Ok(&["man", "pages"])),
+    ("esker-config-example", Ok(&["config", "example"])),
+    ("esker-config-schema", Ok(&["config", "schema"])),
+    ("esker-job-list", Err("reads what is remembered of jobs")),
+    ("esker-job-run", Err("runs a command of this table in its process, and remembers it (tests/serve.rs)")),
+    ("esker-serve", Err("runs commands of this table in its process; it is killed in tests/serve.rs")),
+    ("esker-notify-test", Err("sends, and stores nothing")),
     ("esker-mount", Err("reads as `ls` and `dump` do, until it is stopped")),
     ("esker-demo", Err("works in a directory of its own, and removes it")),
 ];

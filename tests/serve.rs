@@ -253,7 +253,7 @@ const RPO_MS: i64 = 20_000;
 #[test]
 fn two_hundred_workspaces_are_safe_within_their_rpo_whatever_happens_and_the_right_people_hear_of_it() {
     let machine = Machine::new(&format!(
-        "[service]\nlisten = \"127.0.0.1:0\"\nsettle = \"3s\"\n\
+        "[service]\nlisten = \"127.0.0.1:0\"\nsettle = \"3s\"\nsuccess-rate = 50\n\
          [tiers.critical]\nrpo = \"20s\"\nrto = \"5m\"\nplaces = 2\nretention = {{ keep-within = \"1d\" }}\n\
          [jobs.states]\nrepository = \"main\"\ntier = \"critical\"\npaths = [\"srv\"]\n\
          include = [\"terraform.tfstate\", \"config.json\"]\nwatch = {{ debounce = \"1s\", max-delay = \"4s\" }}\n\

@@ -79,6 +79,10 @@ soak *ARGS:
     ESKER_SOAK=1 ESKER_SIM_SECS="${ESKER_SIM_SECS:-3600}" \
         cargo test --test crash --test kill --test power --test simulation -- --nocapture {{ARGS}}
 
+# Half an hour of the service at an RPO of five minutes, without growth. Not in CI.
+soak-service:
+    ESKER_SOAK=1 cargo test --test serve half_an_hour -- --nocapture
+
 # Backups beside collections in orders nobody has seen, for that many seconds; `ESKER_SIM_SEED` tells one again.
 sim SECONDS="600":
     ESKER_SIM_SECS={{SECONDS}} cargo test --test simulation -- --nocapture

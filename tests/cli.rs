@@ -128,7 +128,7 @@ fn help_lists_the_verbs_that_work_and_no_other() {
     let verbs = help.split("Commands:\n").nth(1).unwrap().split("\n\n").next().unwrap();
     let verbs: Vec<_> = verbs.lines().filter_map(|line| line.split_whitespace().next()).collect();
     let expected = "init backup snapshots ls find diff restore dump mount drill check scrub parity stats forget undelete prune copy \
-                    tag rewrite audit status sessions key repair demo cache config completions man version";
+                    tag rewrite audit status sessions key repair demo cache serve notify job config completions man version";
     assert_eq!(verbs.join(" "), expected);
     for verb in verbs {
         Machine::new().esker([verb, "--help"]).success();

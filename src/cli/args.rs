@@ -154,7 +154,7 @@ pub(super) enum Verb {
     Demo(DemoArgs),
     /// List and clear what is kept locally of repositories
     Cache(CacheArgs),
-    /// Run the jobs of the configuration when they are due, measure, and tell who should know
+    /// Run the jobs of the configuration when they are due
     #[cfg(feature = "service")]
     Serve,
     /// Tell the notifiers of the configuration

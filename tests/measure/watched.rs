@@ -11,6 +11,7 @@ use super::watchers::Watchers;
 
 const PATIENCE: Duration = Duration::from_secs(60);
 
+#[expect(clippy::disallowed_methods, reason = "a real Prometheus goes by the real clock")]
 fn now() -> i64 {
     SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_millis() as i64
 }

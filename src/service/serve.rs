@@ -7,6 +7,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::OsString;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant, SystemTime};
 
@@ -101,6 +102,17 @@ enum Event {
     Looked { repository: String, seen: std::result::Result<Seen, String>, took: Duration },
 }
 
+/// Who sees changes of what is watched.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Seeing {
+    /// This process.
+    Here,
+    /// Another one: that it does is believed for as long as backups are young enough.
+    Elsewhere,
+    /// Nobody.
+    Nobody,
+}
+
 /// What is known.
 struct State {
     plan: Arc<Plan>,
@@ -113,8 +125,8 @@ struct State {
     stopping: bool,
     /// The longest times between runs by schedule, in seconds.
     intervals: BTreeMap<String, f64>,
-    /// Why nobody sees changes, if nobody can.
-    unwatched: Option<&'static str>,
+    /// Who sees changes.
+    seeing: Seeing,
 }
 
 /// The name the service itself is held by: no job is called that.
@@ -145,8 +157,7 @@ impl Moment {
     /// Schedules that mean nothing.
     pub fn load(plan: Arc<Plan>, shelf: &Shelf, world: &World, host: &str, tell: &dyn Fn(&str)) -> Result<Self> {
         let mut state = State::load(plan, shelf, millis(world.now()), host, tell)?;
-        // What a service sees, if there is one, is not known here.
-        state.unwatched = Some("nobody watches between runs by hand");
+        state.seeing = if matches!(shelf.hold(SERVICE), Ok(None)) { Seeing::Elsewhere } else { Seeing::Nobody };
         Ok(Self { state, shelf: shelf.clone(), world: world.clone() })
     }
 
@@ -219,7 +230,7 @@ impl State {
             reload_failed: None,
             stopping: false,
             intervals,
-            unwatched: None,
+            seeing: Seeing::Here,
         })
     }
 
@@ -243,7 +254,7 @@ impl State {
             history: self.histories.get(&job.name).unwrap_or(&NOTHING),
             next_ms: self.dispatcher.next_ms(&job.name),
             due_since_ms: self.dispatcher.due_since_ms(&job.name),
-            watch_lost: self.watch_lost(job),
+            watch_lost: self.watch_lost(job, now_ms),
         });
         let repositories = self.plan.repositories.iter().map(|(name, store)| StoreFacts {
             name,
@@ -261,9 +272,17 @@ impl State {
         work(&facts)
     }
 
-    fn watch_lost(&self, job: &Job) -> Option<String> {
-        let unwatched = self.unwatched.filter(|_| job.when.watch.is_some());
-        unwatched.or_else(|| self.dispatcher.watch_lost(&job.name)).map(str::to_owned)
+    fn watch_lost(&self, job: &Job, now_ms: i64) -> Option<String> {
+        job.when.watch.as_ref()?;
+        let last = self.histories.get(&job.name).and_then(|history| history.last_success.as_ref());
+        let rpo = self.plan.tier(job).and_then(|tier| tier.rpo);
+        let is_old = || rpo.zip(last).is_some_and(|(rpo, last)| now_ms - last.began_ms > rpo.as_millis() as i64);
+        match self.seeing {
+            Seeing::Here => self.dispatcher.watch_lost(&job.name).map(str::to_owned),
+            Seeing::Elsewhere if is_old() => Some("the service has not backed up within the RPO".to_owned()),
+            Seeing::Elsewhere => None,
+            Seeing::Nobody => Some("no service is running".to_owned()),
+        }
     }
 
     fn metrics(&self, now_ms: i64, started_ms: Option<i64>) -> String {
@@ -514,7 +533,7 @@ impl Service {
         let (stop, events) = (self.stop.child(), self.events.0.clone());
         let (name, trigger, run_id) = (job.name.clone(), start.trigger, ping.clone());
         let work = move || {
-            let result = match job.nice {
+            let run = || match job.nice {
                 Some(_) => apart(&job, trigger, &stop).map(|()| None),
                 None => {
                     let tell = |line: &str| tell(line);
@@ -523,6 +542,9 @@ impl Service {
                     ran.map(|ran| ran.map(|(run, _)| run)).map_err(|error| error.to_string())
                 }
             };
+            // Whatever happens the end is reported, or the job would run for ever.
+            let result = catch_unwind(AssertUnwindSafe(run))
+                .unwrap_or_else(|_| Err("a defect of this program ended it".to_owned()));
             let _ = events.send(Event::Ended { job: job.name.clone(), trigger, ping: run_id, result });
         };
         if let Err(error) = std::thread::Builder::new().name("job".to_owned()).spawn(work) {

@@ -161,7 +161,8 @@ impl Drop for Queue {
 fn hears(name: &str, notifier: &Notifier, message: &Message, plan: &Plan) -> bool {
     let alert = &message.alert;
     let job = alert.labels.get("job").and_then(|job| plan.jobs.get(job));
-    let names = job.and_then(|job| job.notify.as_ref());
+    // What is about no job is for those who hear of the service.
+    let names = job.map_or(plan.settings.notify.as_ref(), |job| job.notify.as_ref());
     !matches!(notifier.channel, Channel::Ping { .. })
         && alert.severity >= notifier.least
         && !(alert.rule == Rule::Notifier && alert.subject == name)

@@ -198,13 +198,8 @@ fn a_damaged_commit() {
     ");
     assert_eq!(machine.esker(["snapshots", "--json"]).success().json()[0].as_array().unwrap().len(), 2);
     // By its id as well.
-    prints!(machine.esker(["restore", newest, "--target", "again"]), @"
-    snapshot e59f3edb restored to [DIR]/again in [TIME]
-      written      5.7 MiB in 7 files
-      directories  3
-    warning: snapshot `e59f3edb` is damaged, and used as it was when it was read last: cannot read commit `snapshots/e59f3edb1515838eea6982899b1090ac`: malformed commit: its digest is not that of its bytes: it is damaged or torn
-    [exit 0]
-    ");
+    let by_id = machine.esker(["restore", newest, "--target", "again"]).success();
+    assert!(by_id.err().contains("is damaged, and used as it was when it was read last"), "{by_id}");
     prints!(machine.esker(["check"]), @"
     checked 1 snapshot in [TIME]: 1 object damaged
       packs  2

@@ -217,8 +217,13 @@ impl Dispatcher {
         }
         let others = running().filter(|entry| !entry.rules.backup).count();
         let only_backups = others > 0 && others + 1 >= self.parallel;
+        // Copies do not wait for a scrub of many hours either, where there is place for both.
+        let patient = running().filter(|entry| !entry.rules.protects).count();
+        let only_protecting = self.parallel > 2 && patient > 0 && patient + 2 >= self.parallel;
         let ready = || {
-            let able = move |entry: &&Entry| !only_backups || entry.rules.backup;
+            let able = move |entry: &&Entry| {
+                (!only_backups || entry.rules.backup) && (!only_protecting || entry.rules.protects)
+            };
             self.entries
                 .iter()
                 .filter_map(move |(name, entry)| Some((name, entry, self.now - entry.ready.filter(|_| able(&entry))?)))

@@ -53,7 +53,7 @@ pub struct Settings {
 impl Default for Settings {
     fn default() -> Self {
         Self {
-            parallel: 2,
+            parallel: 3,
             listen: None,
             textfile: None,
             time_zone: None,

@@ -157,7 +157,7 @@ const fn key(name: &'static str, form: Form, about: &'static str) -> Key {
 
 /// `[service]`.
 pub(super) const SERVICE: &[Key] = &[
-    key("parallel", Form::Number(1, 256), "Most jobs at a time; 2 by default"),
+    key("parallel", Form::Number(1, 256), "Most jobs at a time; 3 by default"),
     key("listen", Form::Address, "Where metrics and status are served, such as 127.0.0.1:9187; not at all by default"),
     key("textfile", Form::Path, "A file the metrics are written to, for node_exporter's textfile collector"),
     key("time-zone", Form::Text, "The IANA time zone of cron expressions; the system's by default"),

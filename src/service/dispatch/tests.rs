@@ -315,6 +315,9 @@ impl Sim {
             if model.running.is_none() && model.occurrence.is_some() && !model.failed {
                 let full = running().count() >= parallel;
                 let kept = job.kind != Kind::Backup && others > 0 && others + 1 >= parallel;
+                let protects = |job: &Job| matches!(job.kind, Kind::Backup | Kind::Copy);
+                let patient = running().filter(|(name, _)| !protects(&self.plan.jobs[*name])).count();
+                let kept = kept || !protects(job) && parallel > 2 && patient > 0 && patient + 2 >= parallel;
                 assert!(full || kept, "`{name}` is due, there is place, and it did not begin");
             }
         }
@@ -809,4 +812,24 @@ fn whom_somebody_asks_for_comes_first_and_a_job_without_a_schedule_says_when_it_
     assert_eq!(dispatcher.due_since_ms("b"), Some(T0));
     dispatcher.ended("a", Outcome::Success, T0 + 2);
     assert_eq!(dispatcher.next_ms("a"), Some(T0 + 1 + MINUTE / 2));
+}
+
+/// A scrub of many hours and a drill that is due: the copy of each backup begins all the same.
+#[test]
+fn copies_do_not_wait_for_what_can_wait() {
+    let mut copy = job("copy", Kind::Copy, When::default());
+    copy.when = after("states");
+    let jobs = [
+        (job("states", Kind::Backup, scheduled("@hourly")), Some(HOUR)),
+        (copy, None),
+        (job("scrub", Kind::Scrub, scheduled("@hourly")), None),
+        (job("drill", Kind::Drill, scheduled("@hourly")), None),
+    ];
+    let plan = plan(3, jobs);
+    let mut dispatcher = new(&plan);
+    let ran = drive(&mut dispatcher, T0, T0 + 10 * HOUR, |name, _| match name {
+        "scrub" | "drill" => (5 * HOUR, Outcome::Success),
+        _ => (SECOND, Outcome::Success),
+    });
+    assert!(begins(&ran, "copy").len() >= 9, "{:?}", begins(&ran, "copy"));
 }

@@ -103,6 +103,7 @@ impl InProcess {
     }
 
     /// Goes on with another configuration.
+    #[cfg(feature = "service")]
     pub(super) fn replace(&self, configured: Arc<Configured>) {
         *self.configured.write().unwrap_or_else(PoisonError::into_inner) = configured;
     }

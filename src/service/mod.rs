@@ -11,6 +11,7 @@
 //! `esker job run NAME` by cron does what the service does.
 
 pub mod alerts;
+#[cfg(feature = "service")]
 pub mod debounce;
 #[cfg(feature = "service")]
 pub mod dispatch;
@@ -18,6 +19,7 @@ pub mod facts;
 pub mod history;
 #[cfg(feature = "service")]
 pub mod http;
+#[cfg(feature = "service")]
 pub mod metrics;
 #[cfg(feature = "service")]
 pub mod notify;
@@ -29,8 +31,11 @@ pub mod schedule;
 #[cfg(feature = "service")]
 pub mod serve;
 pub mod shelf;
+#[cfg(feature = "service")]
 pub mod status;
+#[cfg(feature = "service")]
 pub mod systemd;
+#[cfg(feature = "service")]
 pub mod textfile;
 #[cfg(feature = "service")]
 pub mod watch;

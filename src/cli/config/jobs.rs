@@ -9,7 +9,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use super::document::{Document, Fault, JobTable, Settings, Value, arguments, masked_url};
-use super::keys::{Cell, Table, Task};
+use super::keys::{Table, Task};
 use super::schema::Schema;
 use crate::service::alerts::Severity;
 use crate::service::plan::{Channel, Hooks, Job, Kind, Notifier, Plan, Settings as Service, Store, Tier, Watch, When};
@@ -430,6 +430,7 @@ impl<'d> Making<'d> {
     /// Whether schedules and the time zone make sense.
     #[cfg(feature = "service")]
     fn schedules(&mut self) {
+        use super::keys::Cell;
         use crate::service::schedule::Schedule;
         use jiff::tz::TimeZone;
         let document = self.document;

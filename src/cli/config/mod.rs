@@ -138,6 +138,7 @@ pub(super) struct Configured {
     /// What is to be done.
     pub(super) plan: Arc<Plan>,
     /// The hash of the file's text.
+    #[cfg_attr(not(feature = "service"), allow(dead_code))]
     pub(super) digest: String,
     document: Document,
     schema: Schema,
@@ -190,6 +191,7 @@ impl Configured {
     }
 
     /// Places of repositories that are directories here.
+    #[cfg(feature = "service")]
     pub(super) fn local_places(&self) -> impl Iterator<Item = &Path> {
         let urls = self.document.repositories.values().filter_map(|place| place.url.as_deref());
         urls.map(Path::new).filter(|url| url.is_absolute())

@@ -206,7 +206,7 @@ impl Lane {
                     let tried = catch_unwind(AssertUnwindSafe(|| deliver(&notifier, &waiting.item)));
                     let tried = tried.unwrap_or_else(|_| Err(Failure::never("telling it panicked, which is a bug")));
                     state = self.lock();
-                    state.settle(waiting, tried, world.monotonic());
+                    state.settle(waiting, tried, world.monotonic(), ending);
                 }
                 Next::Wait(patience) if !ending => {
                     let waited = self.changed.wait_timeout(state, patience);
@@ -236,8 +236,8 @@ impl LaneState {
         }
     }
 
-    fn settle(&mut self, waiting: Waiting, tried: Result<(), Failure>, now: Duration) {
-        let ending = self.ends.is_some();
+    /// `ending` is whether the try began at the end: one that began before is not the last.
+    fn settle(&mut self, waiting: Waiting, tried: Result<(), Failure>, now: Duration, ending: bool) {
         match self.line.settle(waiting, tried, now, ending) {
             Settled::Delivered => {
                 self.facts.delivered += 1;

@@ -25,7 +25,7 @@ use esker::id::ChunkId;
 use esker::monitor::Monitor;
 use esker::path::TreePath;
 use esker::repo::content::Reader;
-use esker::repo::reader::{FrameAt, Location, ReadRepo};
+use esker::repo::reader::{FrameAt, Location, ReadNodes, ReadRepo};
 use esker::repo::snapshots::Filter;
 use esker::restore;
 use esker::storage::memory::Memory;
@@ -366,6 +366,16 @@ struct Scribbler<'r> {
     strike_at: u32,
 }
 
+impl ReadNodes for Scribbler<'_> {
+    fn node(&self, id: &ChunkId) -> Result<Vec<u8>> {
+        self.inner.node(id)
+    }
+
+    fn list_node(&self, id: &ChunkId) -> Result<Vec<u8>> {
+        self.inner.list_node(id)
+    }
+}
+
 impl ReadRepo for Scribbler<'_> {
     fn frame(&self, at: &FrameAt) -> Result<Vec<u8>> {
         if self.reads.fetch_add(1, Ordering::Relaxed) + 1 == self.strike_at {
@@ -386,14 +396,6 @@ impl ReadRepo for Scribbler<'_> {
 
     fn chunk(&self, id: &ChunkId) -> Result<Vec<u8>> {
         self.inner.chunk(id)
-    }
-
-    fn node(&self, id: &ChunkId) -> Result<Vec<u8>> {
-        self.inner.node(id)
-    }
-
-    fn list_node(&self, id: &ChunkId) -> Result<Vec<u8>> {
-        self.inner.list_node(id)
     }
 }
 

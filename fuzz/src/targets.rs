@@ -36,7 +36,7 @@ use esker::id::{ChunkId, ObjectId, SessionId};
 use esker::path::TreePath;
 use esker::repo::commits::CommitHeader;
 use esker::repo::kit::Kit;
-use esker::repo::reader::{Entries, FrameAt, Location, Pieces, ReadRepo};
+use esker::repo::reader::{Entries, Pieces, ReadNodes};
 use esker::repo::recovery::{secret_from_text, words_from_text};
 use esker::repo::secret::KeyFile;
 use esker::source::exclude::{Case, Patterns};
@@ -559,23 +559,7 @@ impl Nodes<'_> {
     }
 }
 
-impl ReadRepo for Nodes<'_> {
-    fn locate(&self, _: &ChunkId) -> Result<Location, Error> {
-        Err(Error::new(Kind::Damaged, "no chunks"))
-    }
-
-    fn frame(&self, _: &FrameAt) -> Result<Vec<u8>, Error> {
-        Err(Error::new(Kind::Damaged, "no frames"))
-    }
-
-    fn chunk(&self, _: &ChunkId) -> Result<Vec<u8>, Error> {
-        Err(Error::new(Kind::Damaged, "no chunks"))
-    }
-
-    fn verify(&self, _: &ChunkId, _: &[u8]) -> bool {
-        false
-    }
-
+impl ReadNodes for Nodes<'_> {
     fn node(&self, id: &ChunkId) -> Result<Vec<u8>, Error> {
         self.get(id)
     }

@@ -17,7 +17,7 @@ use crate::monitor::Monitor;
 use crate::path::TreePath;
 use crate::repo::content::Reader;
 use crate::repo::reach::{Reach, is_marked};
-use crate::repo::reader::{FrameAt, Location, Pieces, ReadRepo};
+use crate::repo::reader::{Pieces, ReadNodes};
 use crate::repo::session::pack_name;
 use crate::repo::snapshots::SnapshotInfo;
 use crate::repo::walk::Walk as Entries;
@@ -356,23 +356,7 @@ impl Nodes<'_, '_> {
     }
 }
 
-impl ReadRepo for Nodes<'_, '_> {
-    fn locate(&self, id: &ChunkId) -> Result<Location> {
-        self.reader.locate(id)
-    }
-
-    fn frame(&self, at: &FrameAt) -> Result<Vec<u8>> {
-        self.reader.frame(at)
-    }
-
-    fn chunk(&self, id: &ChunkId) -> Result<Vec<u8>> {
-        self.reader.chunk(id)
-    }
-
-    fn verify(&self, id: &ChunkId, bytes: &[u8]) -> bool {
-        self.reader.verify(id, bytes)
-    }
-
+impl ReadNodes for Nodes<'_, '_> {
     fn node(&self, id: &ChunkId) -> Result<Vec<u8>> {
         self.note(id, self.reader.node(id))
     }

@@ -16,7 +16,7 @@ use crate::monitor::Monitor;
 use crate::path::TreePath;
 use crate::repo::content::Reader;
 use crate::repo::fetch::{BATCH_BYTES, BATCH_PARTS, Fetcher};
-use crate::repo::reader::{FrameAt, Location, Pieces, ReadRepo};
+use crate::repo::reader::{Pieces, ReadNodes};
 use crate::repo::walk::Walk;
 
 /// Nodes of open directories that wait to be stored after what is below them.
@@ -50,23 +50,7 @@ impl Tap<'_, '_> {
     }
 }
 
-impl ReadRepo for Tap<'_, '_> {
-    fn locate(&self, id: &ChunkId) -> Result<Location> {
-        self.reader.locate(id)
-    }
-
-    fn frame(&self, at: &FrameAt) -> Result<Vec<u8>> {
-        self.reader.frame(at)
-    }
-
-    fn chunk(&self, id: &ChunkId) -> Result<Vec<u8>> {
-        self.reader.chunk(id)
-    }
-
-    fn verify(&self, id: &ChunkId, bytes: &[u8]) -> bool {
-        self.reader.verify(id, bytes)
-    }
-
+impl ReadNodes for Tap<'_, '_> {
     fn node(&self, id: &ChunkId) -> Result<Vec<u8>> {
         self.keep(ChunkKind::Directory, id, self.reader.node(id))
     }

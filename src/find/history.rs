@@ -9,7 +9,7 @@ use crate::format::tree::{Detail, Entry};
 use crate::id::ChunkId;
 use crate::path::TreePath;
 use crate::repo::compare::{Differences, compare};
-use crate::repo::reader::{Entries, ReadRepo};
+use crate::repo::reader::{Entries, ReadNodes};
 use crate::repo::snapshots::SnapshotInfo;
 
 /// How a version differs from the one before.
@@ -53,7 +53,7 @@ enum Found {
 
 /// Calls `each` with every version of `path` in `snapshots`, which are of one host and oldest first. A
 /// snapshot in which it cannot be looked up is given to `unread`, and passed over if that returns `Ok`.
-pub fn run<R: ReadRepo + ?Sized>(
+pub fn run<R: ReadNodes + ?Sized>(
     repo: &R,
     snapshots: &[&SnapshotInfo],
     path: &TreePath,
@@ -130,7 +130,7 @@ struct Lookup<'a, R: ?Sized> {
     last: Option<(Option<Entry>, bool)>,
 }
 
-impl<R: ReadRepo + ?Sized> Lookup<'_, R> {
+impl<R: ReadNodes + ?Sized> Lookup<'_, R> {
     fn find(&mut self, info: &SnapshotInfo) -> Result<Found> {
         let (entry, complete) = self.walk(&info.snapshot.root)?;
         Ok(match entry {

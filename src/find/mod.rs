@@ -9,7 +9,7 @@ use crate::error::{Kind, Result};
 use crate::format::tree::{Detail, Entry};
 use crate::id::ChunkId;
 use crate::path::TreePath;
-use crate::repo::reader::ReadRepo;
+use crate::repo::reader::ReadNodes;
 use crate::repo::walk::Walk;
 use crate::source::exclude::Patterns;
 use crate::world::Time;
@@ -59,7 +59,7 @@ struct Open {
     fruitful: bool,
 }
 
-impl<'r, R: ReadRepo + ?Sized> Finder<'r, R> {
+impl<'r, R: ReadNodes + ?Sized> Finder<'r, R> {
     /// Nothing looked through yet.
     pub fn new(repo: &'r R, wanted: Wanted) -> Self {
         let by_name = wanted.patterns.ask_for_names_only();

@@ -9,7 +9,7 @@ use crate::find::history::{Change, Version};
 use crate::format::session::{CommitKind, Snapshot, Summary};
 use crate::id::{CredentialId, EpochId, ObjectId, SessionId};
 use crate::repo::commits::CommitHeader;
-use crate::repo::reader::{FrameAt, Location};
+use crate::repo::reader::ReadNodes;
 use crate::repo::snapshots::SnapshotInfo;
 use crate::repo::testing::{FakeRepo, entry, plain};
 use crate::source::exclude::Case;
@@ -30,19 +30,7 @@ impl<'a> Counting<'a> {
     }
 }
 
-impl ReadRepo for Counting<'_> {
-    fn locate(&self, id: &ChunkId) -> Result<Location> {
-        self.repo.locate(id)
-    }
-    fn frame(&self, at: &FrameAt) -> Result<Vec<u8>> {
-        self.repo.frame(at)
-    }
-    fn chunk(&self, id: &ChunkId) -> Result<Vec<u8>> {
-        self.repo.chunk(id)
-    }
-    fn verify(&self, id: &ChunkId, bytes: &[u8]) -> bool {
-        self.repo.verify(id, bytes)
-    }
+impl ReadNodes for Counting<'_> {
     fn node(&self, id: &ChunkId) -> Result<Vec<u8>> {
         self.nodes.lock().unwrap().push(*id);
         self.repo.node(id)
@@ -62,7 +50,7 @@ fn wanted(patterns: &[&str]) -> Wanted {
     wanted
 }
 
-fn found<R: ReadRepo>(finder: &mut Finder<'_, R>, root: &Entry) -> Vec<String> {
+fn found<R: ReadNodes>(finder: &mut Finder<'_, R>, root: &Entry) -> Vec<String> {
     let found = RefCell::new(Vec::new());
     let mut each = |path: &TreePath, entry: Result<Entry>| {
         found.borrow_mut().push(match entry {
@@ -220,7 +208,7 @@ fn snapshot(number: u8, roots: &[&str], root: Entry) -> SnapshotInfo {
     SnapshotInfo { header, snapshot }
 }
 
-fn versions<R: ReadRepo>(
+fn versions<R: ReadNodes>(
     repo: &R,
     snapshots: &[SnapshotInfo],
     of: &str,

@@ -3,7 +3,7 @@
 use crate::error::Result;
 use crate::format::tree::{Detail, Entry};
 use crate::path::TreePath;
-use crate::repo::reader::{ReadRepo, find};
+use crate::repo::reader::{ReadNodes, find};
 use crate::repo::walk::Walk;
 
 #[cfg(test)]
@@ -23,7 +23,7 @@ pub enum Depth {
 ///
 /// A directory that cannot be read in full is given to `each` as an error, and so may be passed
 /// over: the listing ends at the first `Err` that `each` returns.
-pub fn run<R: ReadRepo + ?Sized>(
+pub fn run<R: ReadNodes + ?Sized>(
     repo: &R,
     root: &Entry,
     path: &TreePath,

@@ -15,7 +15,7 @@ use crate::format::tree::{Totals, Xattr};
 use crate::id::{ChunkId, SessionId};
 use crate::path::Name;
 use crate::repo::Repository;
-use crate::repo::reader::ReadRepo;
+use crate::repo::reader::ReadNodes;
 use crate::repo::session::Session;
 use crate::repo::testing::{FakeRepo, entry, plain};
 use crate::repo::tests::repository;

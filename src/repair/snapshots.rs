@@ -16,7 +16,7 @@ use crate::index::{Found, Marks, SessionTable};
 use crate::monitor::Monitor;
 use crate::path::TreePath;
 use crate::repo::content::Reader;
-use crate::repo::reader::{FrameAt, Location, Pieces, ReadRepo};
+use crate::repo::reader::{Pieces, ReadNodes};
 use crate::repo::remake::{less, would_be};
 use crate::repo::session::{PACKS, SESSIONS, pack_of};
 use crate::repo::snapshots::SnapshotInfo;
@@ -205,23 +205,7 @@ impl Standing<'_, '_> {
     }
 }
 
-impl ReadRepo for Standing<'_, '_> {
-    fn locate(&self, id: &ChunkId) -> Result<Location> {
-        self.reader.locate(id)
-    }
-
-    fn frame(&self, at: &FrameAt) -> Result<Vec<u8>> {
-        self.reader.frame(at)
-    }
-
-    fn chunk(&self, id: &ChunkId) -> Result<Vec<u8>> {
-        self.read(ChunkKind::Data, id)
-    }
-
-    fn verify(&self, id: &ChunkId, bytes: &[u8]) -> bool {
-        self.reader.verify(id, bytes)
-    }
-
+impl ReadNodes for Standing<'_, '_> {
     fn node(&self, id: &ChunkId) -> Result<Vec<u8>> {
         self.read(ChunkKind::Directory, id)
     }
@@ -265,7 +249,7 @@ impl WhatIsWhole<'_, '_> {
             if !self.read_data {
                 self.standing.look_for(&id)?;
             } else if !self.is_whole(&id) {
-                self.standing.chunk(&id)?;
+                self.standing.read(ChunkKind::Data, &id)?;
                 self.note_whole(&id);
             }
         }

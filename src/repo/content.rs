@@ -15,7 +15,7 @@ use super::commits::Commits;
 use super::frames::{self, Buffers};
 use super::look_again::Again;
 use super::read_ahead::ReadAhead;
-use super::reader::{FrameAt, Location, ReadRepo};
+use super::reader::{FrameAt, Location, ReadNodes, ReadRepo};
 use super::session::pack_name;
 use super::standing::Standings;
 use crate::chunk::compress::{Compression, Decompressor};
@@ -538,6 +538,16 @@ fn slice_of<'f>(frame: &'f [u8], location: &Location) -> Option<&'f [u8]> {
     frame.get(start..start.checked_add(location.chunk_bytes as usize)?)
 }
 
+impl ReadNodes for Reader<'_> {
+    fn node(&self, id: &ChunkId) -> Result<Vec<u8>> {
+        self.verified(ChunkKind::Directory, id)
+    }
+
+    fn list_node(&self, id: &ChunkId) -> Result<Vec<u8>> {
+        self.verified(ChunkKind::List, id)
+    }
+}
+
 impl ReadRepo for Reader<'_> {
     fn locate(&self, id: &ChunkId) -> Result<Location> {
         match self.places(id).min_by_key(|found| (!self.is_trusted(found), location(found).frame)) {
@@ -587,14 +597,6 @@ impl ReadRepo for Reader<'_> {
 
     fn verify(&self, id: &ChunkId, bytes: &[u8]) -> bool {
         self.repo.keys.ids.chunk(ChunkKind::Data, bytes) == *id
-    }
-
-    fn node(&self, id: &ChunkId) -> Result<Vec<u8>> {
-        self.verified(ChunkKind::Directory, id)
-    }
-
-    fn list_node(&self, id: &ChunkId) -> Result<Vec<u8>> {
-        self.verified(ChunkKind::List, id)
     }
 }
 

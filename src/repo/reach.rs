@@ -7,7 +7,7 @@
 use std::sync::{Mutex, PoisonError};
 
 use super::content::{Reader, missing};
-use super::reader::{FrameAt, Location, Pieces, ReadRepo};
+use super::reader::{Pieces, ReadNodes};
 use super::walk::Walk;
 use crate::error::{Error, Kind, Result};
 use crate::format::tree::{Detail, Entry, Piece};
@@ -120,23 +120,7 @@ pub fn is_marked(marks: &Marks, rows: &[Found]) -> bool {
     rows.first().is_some_and(|first| marks.get(first.ordinal))
 }
 
-impl ReadRepo for Reach<'_, '_> {
-    fn locate(&self, id: &ChunkId) -> Result<Location> {
-        self.reader.locate(id)
-    }
-
-    fn frame(&self, at: &FrameAt) -> Result<Vec<u8>> {
-        self.reader.frame(at)
-    }
-
-    fn chunk(&self, id: &ChunkId) -> Result<Vec<u8>> {
-        self.reader.chunk(id)
-    }
-
-    fn verify(&self, id: &ChunkId, bytes: &[u8]) -> bool {
-        self.reader.verify(id, bytes)
-    }
-
+impl ReadNodes for Reach<'_, '_> {
     fn node(&self, id: &ChunkId) -> Result<Vec<u8>> {
         self.mark(id)?;
         self.reader.node(id)

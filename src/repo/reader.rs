@@ -1,6 +1,7 @@
 //! Reading a repository: chunks by id, and directories and files as sequences of their parts.
 //!
-//! [`ReadRepo`] is all that the reading verbs ask of a repository. [`Entries`] and [`Pieces`] walk
+//! [`ReadRepo`] is all that the reading verbs ask of a repository, [`ReadNodes`] the part of it that walks need: who
+//! does something at each node of a walk stands before that part alone. [`Entries`] and [`Pieces`] walk
 //! the nodes of a directory or a large file with a stack of their own, so that no stored bytes can
 //! make the program recurse; what the nodes claim about order, level and length is checked, so a
 //! node that refers to itself or is out of its place is damage and never an endless walk.
@@ -42,8 +43,17 @@ pub struct Location {
     pub chunk_bytes: u32,
 }
 
+/// The nodes of trees: all that a walk asks of a repository. Every method may be called from many threads at once.
+pub trait ReadNodes: Sync {
+    /// The verified bytes of a directory node.
+    fn node(&self, id: &ChunkId) -> Result<Vec<u8>>;
+
+    /// The verified bytes of a list node.
+    fn list_node(&self, id: &ChunkId) -> Result<Vec<u8>>;
+}
+
 /// A repository opened for reading. Every method may be called from many threads at once.
-pub trait ReadRepo: Sync {
+pub trait ReadRepo: ReadNodes {
     /// Where the best copy of a chunk lies; [`Kind::Damaged`] when there is none.
     fn locate(&self, id: &ChunkId) -> Result<Location>;
 
@@ -71,12 +81,6 @@ pub trait ReadRepo: Sync {
 
     /// Whether `bytes` are the data chunk `id`.
     fn verify(&self, id: &ChunkId, bytes: &[u8]) -> bool;
-
-    /// The verified bytes of a directory node.
-    fn node(&self, id: &ChunkId) -> Result<Vec<u8>>;
-
-    /// The verified bytes of a list node.
-    fn list_node(&self, id: &ChunkId) -> Result<Vec<u8>>;
 }
 
 fn damaged(what: impl Into<String>) -> Error {
@@ -115,7 +119,7 @@ struct Links {
     begun: bool,
 }
 
-impl<'r, R: ReadRepo + ?Sized> Entries<'r, R> {
+impl<'r, R: ReadNodes + ?Sized> Entries<'r, R> {
     /// The entries below the node `id` of that level.
     pub fn new(repo: &'r R, id: ChunkId, level: u64) -> Self {
         let (stack, leaf) = (Vec::new(), Vec::new().into_iter());
@@ -185,7 +189,7 @@ impl<'r, R: ReadRepo + ?Sized> Entries<'r, R> {
     }
 }
 
-impl<R: ReadRepo + ?Sized> Iterator for Entries<'_, R> {
+impl<R: ReadNodes + ?Sized> Iterator for Entries<'_, R> {
     type Item = Result<Entry>;
 
     fn next(&mut self) -> Option<Result<Entry>> {
@@ -237,7 +241,7 @@ impl<R: ?Sized> std::fmt::Debug for Pieces<'_, R> {
     }
 }
 
-impl<'r, R: ReadRepo + ?Sized> Pieces<'r, R> {
+impl<'r, R: ReadNodes + ?Sized> Pieces<'r, R> {
     /// The pieces of `content`. That they add up to the file's size is the caller's to check.
     pub fn new(repo: &'r R, content: &Content) -> Self {
         let (leaf, start) = match content {
@@ -323,7 +327,7 @@ impl<'r, R: ReadRepo + ?Sized> Pieces<'r, R> {
     }
 }
 
-impl<R: ReadRepo + ?Sized> Iterator for Pieces<'_, R> {
+impl<R: ReadNodes + ?Sized> Iterator for Pieces<'_, R> {
     type Item = Result<Piece>;
 
     fn next(&mut self) -> Option<Result<Piece>> {
@@ -358,7 +362,7 @@ impl<R: ReadRepo + ?Sized> Iterator for Pieces<'_, R> {
 }
 
 /// The entry at `path` below `root`, reading one node a level on the way.
-pub fn find<R: ReadRepo + ?Sized>(repo: &R, root: &Entry, path: &TreePath) -> Result<Entry> {
+pub fn find<R: ReadNodes + ?Sized>(repo: &R, root: &Entry, path: &TreePath) -> Result<Entry> {
     let mut at = root.clone();
     let mut walked = TreePath::root();
     for name in path.components() {
@@ -406,23 +410,7 @@ mod tests {
         nodes_read: AtomicUsize,
     }
 
-    impl ReadRepo for Lattice {
-        fn locate(&self, _: &ChunkId) -> Result<Location> {
-            Err(damaged("there are no chunks"))
-        }
-
-        fn frame(&self, _: &FrameAt) -> Result<Vec<u8>> {
-            Err(damaged("there are no frames"))
-        }
-
-        fn chunk(&self, _: &ChunkId) -> Result<Vec<u8>> {
-            Err(damaged("there are no chunks"))
-        }
-
-        fn verify(&self, _: &ChunkId, _: &[u8]) -> bool {
-            false
-        }
-
+    impl ReadNodes for Lattice {
         fn node(&self, of: &ChunkId) -> Result<Vec<u8>> {
             assert!(self.nodes_read.fetch_add(1, Ordering::Relaxed) < 100_000, "the walk does not end");
             let [level, first, ..] = *of.as_bytes();

@@ -11,7 +11,7 @@ use super::chunk_writer::ChunkWriter;
 use super::content::Reader;
 use super::keys::not_an_owner;
 use super::pack_writer::PackSettings;
-use super::reader::{FrameAt, Location, Pieces, ReadRepo};
+use super::reader::{Pieces, ReadNodes};
 use super::session::{Outcome, Session};
 use super::snapshots::SnapshotInfo;
 use super::tree::NodeSink;
@@ -44,7 +44,7 @@ pub fn same_tree(repo: &Repository, info: &SnapshotInfo, snapshot: &Snapshot, pl
 
 /// Makes a snapshot of the tree of `info`, read through `tree`, without what `choice` drops. `record` is shown
 /// the tree and says what the snapshot is to be, or that there is none to be made.
-pub fn less<R: ReadRepo + ?Sized>(
+pub fn less<R: ReadNodes + ?Sized>(
     repo: &Repository,
     tree: &R,
     info: &SnapshotInfo,
@@ -74,7 +74,7 @@ pub fn less<R: ReadRepo + ?Sized>(
 }
 
 /// The tree that [`less`] would make. Writes nothing.
-pub fn would_be<R: ReadRepo + ?Sized>(
+pub fn would_be<R: ReadNodes + ?Sized>(
     reader: &Reader<'_>,
     tree: &R,
     info: &SnapshotInfo,
@@ -148,23 +148,7 @@ impl Asking<'_, '_> {
     }
 }
 
-impl ReadRepo for Asking<'_, '_> {
-    fn locate(&self, id: &ChunkId) -> Result<Location> {
-        self.reader.locate(id)
-    }
-
-    fn frame(&self, at: &FrameAt) -> Result<Vec<u8>> {
-        self.reader.frame(at)
-    }
-
-    fn chunk(&self, id: &ChunkId) -> Result<Vec<u8>> {
-        self.reader.chunk(id)
-    }
-
-    fn verify(&self, id: &ChunkId, bytes: &[u8]) -> bool {
-        self.reader.verify(id, bytes)
-    }
-
+impl ReadNodes for Asking<'_, '_> {
     fn node(&self, id: &ChunkId) -> Result<Vec<u8>> {
         self.ask(id)?;
         self.reader.node(id)

@@ -14,7 +14,7 @@ use crate::format::tree::{
 };
 use crate::id::{ChunkId, LinkGroup};
 use crate::path::Name;
-use crate::repo::reader::{FrameAt, Location, ReadRepo};
+use crate::repo::reader::{FrameAt, Location, ReadNodes, ReadRepo};
 use crate::world::Time;
 
 #[path = "../../tests/support/tree.rs"]
@@ -243,6 +243,17 @@ impl FakeRepo {
     }
 }
 
+impl ReadNodes for FakeRepo {
+    fn node(&self, id: &ChunkId) -> Result<Vec<u8>> {
+        let node = self.nodes.get(id).filter(|_| !self.lost.contains(id));
+        node.cloned().ok_or_else(|| Error::new(Kind::Damaged, format!("node `{}` is nowhere", id.short())))
+    }
+
+    fn list_node(&self, id: &ChunkId) -> Result<Vec<u8>> {
+        self.node(id)
+    }
+}
+
 impl ReadRepo for FakeRepo {
     fn locate(&self, id: &ChunkId) -> Result<Location> {
         let missing = || Error::new(Kind::Damaged, format!("chunk `{}` is nowhere", id.short()));
@@ -279,14 +290,5 @@ impl ReadRepo for FakeRepo {
 
     fn verify(&self, id: &ChunkId, bytes: &[u8]) -> bool {
         id_of(bytes) == *id
-    }
-
-    fn node(&self, id: &ChunkId) -> Result<Vec<u8>> {
-        let node = self.nodes.get(id).filter(|_| !self.lost.contains(id));
-        node.cloned().ok_or_else(|| Error::new(Kind::Damaged, format!("node `{}` is nowhere", id.short())))
-    }
-
-    fn list_node(&self, id: &ChunkId) -> Result<Vec<u8>> {
-        self.node(id)
     }
 }

@@ -12,7 +12,7 @@
 use std::collections::HashMap;
 use std::path::Path;
 
-use super::reader::{Entries, ReadRepo};
+use super::reader::{Entries, ReadNodes};
 use super::tree::{DirectoryBuilder, NodeSink};
 use super::walk::Walk;
 use crate::crypto::ident::IdKeys;
@@ -92,7 +92,7 @@ struct Trim<'a, R: ?Sized> {
 
 /// Trims the tree below `root`. New nodes go to `sink`; files go to the directory `spill` where there is
 /// more to remember than memory has room for.
-pub fn trim<R: ReadRepo + ?Sized>(
+pub fn trim<R: ReadNodes + ?Sized>(
     repo: &R,
     ids: &IdKeys,
     root: &Entry,
@@ -134,7 +134,7 @@ pub fn trim<R: ReadRepo + ?Sized>(
     Ok(Trimmed { root: root_now, is_other, gone })
 }
 
-impl<R: ReadRepo + ?Sized> Trim<'_, R> {
+impl<R: ReadNodes + ?Sized> Trim<'_, R> {
     fn enter(&mut self, entry: Entry, keeps_all: bool) {
         self.open.push(Open { entry, last: None, made: None, keeps_all });
     }
@@ -263,7 +263,7 @@ impl Links {
     }
 
     /// Notes the groups whose first path is that of an entry that goes, or below it.
-    fn first_goes<R: ReadRepo + ?Sized>(
+    fn first_goes<R: ReadNodes + ?Sized>(
         &mut self,
         repo: &R,
         ids: &IdKeys,

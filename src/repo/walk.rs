@@ -4,7 +4,7 @@ use crate::error::{Context, Error, Kind, Result};
 use crate::format::tree::{Detail, Entry};
 use crate::id::ChunkId;
 use crate::path::{Name, TreePath};
-use crate::repo::reader::{Entries, ReadRepo};
+use crate::repo::reader::{Entries, ReadNodes};
 
 /// Levels whose nodes stay in memory; those above are read again on the way back.
 const LEVELS_HELD: usize = 64;
@@ -37,7 +37,7 @@ struct Level<'r, R: ?Sized> {
     last: Option<Name>,
 }
 
-impl<'r, R: ReadRepo + ?Sized> Walk<'r, R> {
+impl<'r, R: ReadNodes + ?Sized> Walk<'r, R> {
     /// Everything below `entry`, which is at `path` and is not itself part of it.
     pub fn below(repo: &'r R, path: TreePath, entry: &Entry) -> Self {
         let next = if let Detail::Directory { id, level, .. } = entry.detail { Some((id, level)) } else { None };
@@ -67,7 +67,7 @@ impl<'r, R: ReadRepo + ?Sized> Walk<'r, R> {
     }
 }
 
-impl<R: ReadRepo + ?Sized> Iterator for Walk<'_, R> {
+impl<R: ReadNodes + ?Sized> Iterator for Walk<'_, R> {
     type Item = Result<Entry>;
 
     fn next(&mut self) -> Option<Result<Entry>> {

@@ -17,6 +17,7 @@ use crate::format::tree::{Detail, Hole, Totals};
 use crate::id::LinkGroup;
 use crate::monitor::{Problem, Sink};
 use crate::path::Name;
+use crate::repo::reader::ReadNodes;
 use crate::repo::testing::disk_tree as tree;
 use crate::repo::testing::{FakeRepo, entry, plain};
 use crate::world::Time;

@@ -9,7 +9,7 @@
 //! | [`mod@format`], [`crypto`], [`chunk`], [`storage`] | bytes to structs; keys and sealing; cutting and frames; where objects are kept |
 //! | [`index`] | the local catalog and chunk lookup |
 //! | [`error`] | the error of every public operation |
-//! | [`monitor`] | progress and problems |
+//! | [`monitor`], [`process`] | progress and problems; commands that others wrote |
 //! | [`repo`] | a repository: access, sessions, packs, snapshots |
 //! | [`source`] | reading a file system |
 //! | [`backup`], [`restore`], [`check`], [`scrub`], [`dump`], [`ls`], [`find`], [`diff`], [`mount`], [`stats`], [`forget`], [`prune`], [`copy`], [`tag`], [`rewrite`], [`repair`], [`sessions`] | one verb each |
@@ -40,6 +40,7 @@ pub mod monitor;
 #[cfg(feature = "mount")]
 pub mod mount;
 pub mod path;
+pub mod process;
 pub mod prune;
 pub mod repair;
 pub mod repo;

@@ -13,7 +13,7 @@ const LAYERS: &[&[&str]] = &[
     &["format", "crypto", "chunk", "storage"],
     &["index"],
     &["error"],
-    &["monitor"],
+    &["monitor", "process"],
     &["repo"],
     &["source"],
     &[

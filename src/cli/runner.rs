@@ -25,7 +25,7 @@ use crate::repo::content::Reader;
 use crate::repo::snapshots::Filter;
 use crate::scrub::coverage;
 use crate::service::facts::Seen;
-use crate::service::plan::Plan;
+use crate::service::plan::{JOB_TAG, Plan};
 use crate::service::run::millis;
 use crate::service::runner::{Answer, Call, Runner, Stop};
 use crate::storage::Storage;
@@ -39,8 +39,6 @@ const PROBLEMS_MAX: usize = 50;
 const LINE_BYTES_MAX: usize = 1 << 20;
 /// What is verified within this time counts as verified when no tier says otherwise.
 const VERIFIED_SECS: u64 = 30 * 86_400;
-/// How the tag of what a job makes begins.
-const JOB_TAG: &str = "job:";
 
 /// Runs command lines in this process.
 pub(super) struct InProcess {

@@ -1,32 +1,16 @@
 //! The user's own check: a command of the shell, run where the snapshot was restored.
 //!
-//! It is in a process group of its own, and whatever of that is left when it ends, or when its time is over, is
-//! ended too: nothing goes on reading what is about to be removed. It has no stdin, and its output comes here.
+//! It has no stdin, its output comes here, and nothing of it outlives it ([`crate::process`]).
 
 use std::ffi::OsString;
-use std::io::Read;
-use std::os::unix::process::{CommandExt, ExitStatusExt};
+use std::os::unix::process::ExitStatusExt;
 use std::path::Path;
-use std::process::{Child, Command, ExitStatus, Stdio};
-use std::time::{Duration, Instant};
-
-use crossbeam_channel::{Receiver, RecvTimeoutError, bounded};
-use rustix::process::{Pid, Signal, WaitId, WaitIdOptions, kill_process_group, waitid};
+use std::process::{Command, Stdio};
+use std::time::Duration;
 
 use crate::error::{Context, Error, Kind, Result};
 use crate::monitor::Monitor;
-
-/// How often it is looked whether it has ended, or should.
-const TICK: Duration = Duration::from_millis(10);
-
-/// How long a command has to stop once it was asked to.
-const GRACE: Duration = Duration::from_secs(5);
-
-/// How long output may still come from what outlived the command.
-const DRAIN: Duration = Duration::from_millis(200);
-
-/// So much of the end of the output is remembered.
-const TAIL_BYTES: usize = 4096;
+use crate::process::{self, Ended};
 
 /// A command to run.
 #[derive(Debug, Clone)]
@@ -63,136 +47,21 @@ impl Checked {
 
 /// Runs the command in `dir`; `each` is given what it writes as it comes.
 pub(super) fn run(check: &Check, dir: &Path, monitor: &Monitor, each: &mut dyn FnMut(&[u8])) -> Result<Checked> {
-    let what = || format!("the check command `{}` was not run", check.command.display());
-    let (reader, writer) = std::io::pipe().context(what)?;
     let mut command = Command::new("/bin/sh");
     command.arg("-c").arg(&check.command).env_clear().envs(check.env.iter().cloned()).current_dir(dir);
-    command.stdin(Stdio::null()).stdout(writer.try_clone().context(what)?).stderr(writer).process_group(0);
-    let child = command.spawn().context(what)?;
-    // What it holds of the pipe would keep the pipe open.
-    drop(command);
-    let mut running = Running { child, ended: false };
-    let blocks = read_in_thread(reader);
-    let mut tail = Tail::default();
-    let began = Instant::now();
-    let (mut timed_out, mut kill_at, mut drained_by) = (false, None, None);
-    let mut is_open = true;
-    loop {
-        match is_open.then(|| blocks.recv_timeout(TICK)) {
-            Some(Ok(block)) => {
-                each(&block);
-                tail.add(&block);
-            }
-            Some(Err(RecvTimeoutError::Timeout)) => {}
-            Some(Err(RecvTimeoutError::Disconnected)) => is_open = false,
-            None => std::thread::sleep(TICK / 5),
-        }
-        let now = Instant::now();
-        if drained_by.is_none() && running.has_ended() {
-            running.signal(Signal::KILL);
-            drained_by = Some(now + DRAIN);
-        }
-        if drained_by.is_some_and(|by| !is_open || now >= by) {
-            break;
-        }
-        if monitor.stopping() {
-            return Err(Error::new(Kind::Interrupted, "the check command was interrupted"));
-        }
-        if kill_at.is_none() && now.duration_since(began) >= check.timeout {
-            running.signal(Signal::TERM);
-            (timed_out, kill_at) = (true, Some(now + GRACE));
-        }
-        if kill_at.is_some_and(|at| now >= at) {
-            running.signal(Signal::KILL);
-        }
-    }
-    let status = running.wait().context(|| format!("the check command `{}` was lost", check.command.display()))?;
-    let (exit, signal) = (status.code(), status.signal());
-    Ok(Checked { exit, signal, timed_out, output: tail.bytes, output_cut: tail.cut })
-}
-
-/// Hands on what comes, in order; ends when nobody wants it.
-fn read_in_thread(mut reader: impl Read + Send + 'static) -> Receiver<Vec<u8>> {
-    let (send, receive) = bounded(16);
-    std::thread::spawn(move || {
-        let mut buffer = vec![0; 16 << 10];
-        loop {
-            match reader.read(&mut buffer) {
-                Ok(0) => return,
-                Ok(bytes) if send.send(buffer[..bytes].to_vec()).is_ok() => {}
-                Err(error) if error.kind() == std::io::ErrorKind::Interrupted => {}
-                _ => return,
-            }
-        }
-    });
-    receive
-}
-
-/// A command, and all it has started in its group.
-struct Running {
-    child: Child,
-    ended: bool,
-}
-
-impl Running {
-    fn group(&self) -> Option<Pid> {
-        i32::try_from(self.child.id()).ok().and_then(Pid::from_raw)
-    }
-
-    fn signal(&self, signal: Signal) {
-        // That nobody is left to take it is what was wanted.
-        let _ = self.group().map(|group| kill_process_group(group, signal));
-    }
-
-    /// Whether it has ended. It is not waited for yet, so that its number stays its own.
-    fn has_ended(&self) -> bool {
-        let Some(pid) = self.group() else { return true };
-        let options = WaitIdOptions::EXITED | WaitIdOptions::NOWAIT | WaitIdOptions::NOHANG;
-        !matches!(waitid(WaitId::Pid(pid), options), Ok(None))
-    }
-
-    fn wait(&mut self) -> std::io::Result<ExitStatus> {
-        self.ended = true;
-        self.child.wait()
-    }
-}
-
-/// One that is not wanted any more is asked to stop, and ended if it does not.
-impl Drop for Running {
-    fn drop(&mut self) {
-        if self.ended {
-            return;
-        }
-        self.signal(Signal::TERM);
-        let until = Instant::now() + GRACE;
-        while !self.has_ended() && Instant::now() < until {
-            std::thread::sleep(TICK);
-        }
-        self.signal(Signal::KILL);
-        let _ = self.child.wait();
-    }
-}
-
-/// The end of what was written.
-#[derive(Default)]
-struct Tail {
-    bytes: Vec<u8>,
-    cut: bool,
-}
-
-impl Tail {
-    fn add(&mut self, block: &[u8]) {
-        self.bytes.extend_from_slice(block);
-        if let Some(more) = self.bytes.len().checked_sub(TAIL_BYTES).filter(|more| *more > 0) {
-            self.bytes.drain(..more);
-            self.cut = true;
-        }
-    }
+    command.stdin(Stdio::null());
+    let ended = process::run(command, check.timeout, &|| monitor.stopping(), each);
+    let Ended { status, timed_out, output, output_cut } =
+        ended.context(|| format!("the check command `{}` was not run", check.command.display()))?;
+    let interrupted = || Error::new(Kind::Interrupted, "the check command was interrupted");
+    let status = status.ok_or_else(interrupted)?;
+    Ok(Checked { exit: status.code(), signal: status.signal(), timed_out, output, output_cut })
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::process::TAIL_BYTES;
 
     fn checked(command: &str, timeout: Duration) -> (Checked, String) {
         let env = vec![("PATH".into(), std::env::var_os("PATH").unwrap_or_default())];

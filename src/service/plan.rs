@@ -6,6 +6,9 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
+/// How the tag of what a job makes begins; its name follows.
+pub const JOB_TAG: &str = "job:";
+
 /// All that the service is to do.
 #[derive(Debug, Clone, Default)]
 pub struct Plan {

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::ffi::{OsStr, OsString};
-use std::io::{self, Read};
+use std::io;
 use std::process::{Command, Stdio};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -12,12 +12,11 @@ use super::history::{History, Outcome, Run, Trigger};
 use super::plan::{Job, Kind};
 use super::runner::{Answer, Call, Runner, Stop};
 use super::shelf::Shelf;
+use crate::process;
 use crate::world::{Time, World};
 
 /// How long a hook may take when its job says nothing.
 const HOOK_TIMEOUT: Duration = Duration::from_secs(3600);
-/// Of what a command says, so much is kept.
-const TAIL_BYTES: usize = 4096;
 /// The longest wait between two tries.
 const WAIT_MAX: Duration = Duration::from_secs(3600);
 
@@ -161,8 +160,19 @@ impl Machine<'_> {
         command.args(args).env_clear().envs(self.env).stdin(Stdio::null());
         command.env("ESKER_JOB", &job.name).env("ESKER_REPOSITORY_NAME", &job.repository);
         command.envs(env.iter().map(|(name, value)| (OsStr::new(*name), value)));
-        let said = run_command(command, job.timeout.unwrap_or(HOOK_TIMEOUT), stop);
-        said.map_err(|why| format!("`{}`: {why}", program.to_string_lossy()))
+        let ended = process::run(command, job.timeout.unwrap_or(HOOK_TIMEOUT), &|| stop.is_asked(), &mut |_| {});
+        let failed = |why: &dyn std::fmt::Display| Err(format!("`{}`: {why}", program.to_string_lossy()));
+        let ended = match ended {
+            Ok(ended) => ended,
+            Err(error) => return failed(&error),
+        };
+        let said = String::from_utf8_lossy(&ended.output).split_whitespace().collect::<Vec<_>>().join(" ");
+        let said = if said.is_empty() { said } else { format!(": {said}") };
+        match ended.status {
+            Some(status) if status.success() && !ended.timed_out => Ok(()),
+            Some(status) if !ended.timed_out => failed(&format!("{status}{said}")),
+            _ => failed(&format!("it was stopped{said}")),
+        }
     }
 }
 
@@ -218,66 +228,4 @@ fn read_summary(kind: Kind, answer: &Answer, run: &mut Run) {
     if kind == Kind::Backup {
         run.snapshot = summary.get("snapshot_id").and_then(|id| id.as_str()).map(str::to_owned);
     }
-}
-
-/// Runs a command; the end of what it says when it fails.
-fn run_command(mut command: Command, most: Duration, stop: &Stop) -> Result<(), String> {
-    use std::os::unix::process::CommandExt;
-    // A group of its own, so that what it started ends with it.
-    command.process_group(0).stdout(Stdio::piped()).stderr(Stdio::piped());
-    let mut child = command.spawn().map_err(|error| error.to_string())?;
-    let (mut out, mut err) = (child.stdout.take(), child.stderr.take());
-    let group = rustix::process::Pid::from_child(&child);
-    let ended = Stop::default();
-    std::thread::scope(|scope| {
-        let tails = [
-            out.take().map(|pipe| scope.spawn(move || tail(pipe))),
-            err.take().map(|pipe| scope.spawn(move || tail(pipe))),
-        ];
-        let kill = |signal| {
-            let _ = rustix::process::kill_process_group(group, signal);
-        };
-        let over = ended.clone();
-        let watchdog = scope.spawn(move || {
-            let step = Duration::from_millis(50);
-            let (mut waited, mut asked) = (Duration::ZERO, None);
-            while !over.wait(step) {
-                waited += step;
-                if asked.is_none() && (waited >= most || stop.is_asked()) {
-                    asked = Some(waited);
-                    kill(rustix::process::Signal::TERM);
-                }
-                // It was asked nicely.
-                if asked.is_some_and(|at| waited >= at + Duration::from_secs(10)) {
-                    kill(rustix::process::Signal::KILL);
-                }
-            }
-            asked.is_some()
-        });
-        let status = child.wait();
-        ended.ask();
-        let was_stopped = watchdog.join().unwrap_or(false);
-        // A process it left behind holds the pipes open; it is not waited for.
-        kill(rustix::process::Signal::TERM);
-        let said: Vec<String> = tails.into_iter().flatten().filter_map(|tail| tail.join().ok()).collect();
-        let said = said.iter().rev().find(|said| !said.is_empty()).cloned().unwrap_or_default();
-        let said = if said.is_empty() { said } else { format!(": {said}") };
-        match status {
-            _ if was_stopped => Err(format!("it was stopped{said}")),
-            Ok(status) if status.success() => Ok(()),
-            Ok(status) => Err(format!("{status}{said}")),
-            Err(error) => Err(error.to_string()),
-        }
-    })
-}
-
-/// The end of what comes out of a pipe, in one line.
-fn tail(mut pipe: impl Read) -> String {
-    let (mut kept, mut buffer) = (Vec::new(), [0; 4096]);
-    while let Ok(count @ 1..) = pipe.read(&mut buffer) {
-        kept.extend_from_slice(&buffer[..count]);
-        let more = kept.len().saturating_sub(TAIL_BYTES);
-        kept.drain(..more);
-    }
-    String::from_utf8_lossy(&kept).split_whitespace().collect::<Vec<_>>().join(" ")
 }

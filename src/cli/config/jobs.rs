@@ -12,7 +12,9 @@ use super::document::{Document, Fault, JobTable, Settings, Value, arguments, mas
 use super::keys::{Table, Task};
 use super::schema::Schema;
 use crate::service::alerts::Severity;
-use crate::service::plan::{Channel, Hooks, Job, Kind, Notifier, Plan, Settings as Service, Store, Tier, Watch, When};
+use crate::service::plan::{
+    Channel, Hooks, JOB_TAG, Job, Kind, Notifier, Plan, Settings as Service, Store, Tier, Watch, When,
+};
 
 /// When retention is applied.
 const FORGET_SCHEDULE: &str = "@daily";
@@ -27,7 +29,7 @@ const COPY_SCHEDULE: &str = "every 1h";
 
 /// The tag of what a job makes.
 pub(super) fn tag(job: &str) -> String {
-    format!("job:{job}")
+    format!("{JOB_TAG}{job}")
 }
 
 /// Works out the plan. All faults are found in one go.

@@ -279,14 +279,14 @@ impl Reading<'_> {
     }
 
     /// `{ file = "…" }` and its like, or the value itself.
-    fn found(&mut self, name: &str, value: &Node<'_>) -> Option<Found> {
+    pub(super) fn found(&mut self, name: &str, value: &Node<'_>) -> Option<Found> {
         let DeValue::Table(table) = value.get_ref() else {
             return self.word(name, value).map(Found::Text);
         };
         let one = if table.len() == 1 { table.iter().next() } else { None };
         let Some((key, value)) = one else {
-            let ways = "{ file = … }, { command = … }, { env = … } or { credential = … }";
-            self.fault(value.span().start, format!("`{name}` is one of {ways}"));
+            let ways = "{ file = … }, { command = … }, { env = … }, { credential = … }";
+            self.fault(value.span().start, format!("`{name}` is a value or one of {ways}"));
             return None;
         };
         let text = self.text(key.get_ref(), value)?;

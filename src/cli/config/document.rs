@@ -15,6 +15,7 @@ use toml::de::{DeInteger, DeTable, DeValue};
 
 use super::keys::{NOTIFIER, SERVICE, STORE, TIER, Table};
 use super::schema::{Schema, Shape, is_path, nearest};
+use crate::service::plan::Found;
 use crate::storage::remote::url::{of_ssh_place, port_of};
 
 /// A file as it was read.
@@ -308,33 +309,21 @@ impl Reading<'_> {
         let mut options = Vec::new();
         for (key, value) in table {
             let secret = match value.get_ref() {
-                DeValue::Table(table) => self.found_elsewhere(key.get_ref(), value.span().start, table),
                 DeValue::Boolean(_) => value.get_ref().as_bool().map(|given| OptionValue::Text(given.to_string())),
-                _ => self.word(key.get_ref(), value).map(OptionValue::Text),
+                _ => self.found(key.get_ref(), value).map(|found| self.option(found)),
             };
             options.extend(secret.map(|secret| (key.get_ref().clone().into_owned(), secret)));
         }
         options
     }
 
-    /// `{ file = "…" }` and its like.
-    fn found_elsewhere(&mut self, option: &str, at: usize, table: &DeTable<'_>) -> Option<OptionValue> {
-        let one = if table.len() == 1 { table.iter().next() } else { None };
-        let Some((key, value)) = one else {
-            self.fault(at, format!("`{option}` is a value or one of {{ file = … }}, {{ command = … }}, {{ env = … }}, {{ credential = … }}"));
-            return None;
-        };
-        let text = self.text(key.get_ref(), value)?;
-        match &**key.get_ref() {
-            "file" => Some(OptionValue::File(self.path(&text))),
-            "command" => Some(OptionValue::Command(text)),
-            "env" => Some(OptionValue::Variable(text)),
-            "credential" => Some(OptionValue::File(self.path(&format!("$CREDENTIALS_DIRECTORY/{text}")))),
-            other => {
-                let known = ["file", "command", "env", "credential"].map(String::from);
-                self.faults.push(Fault::unknown(key.span().start, "source of a value", other, known));
-                None
-            }
+    fn option(&self, found: Found) -> OptionValue {
+        match found {
+            Found::Text(text) => OptionValue::Text(text),
+            Found::File(path) => OptionValue::File(path),
+            Found::Command(command) => OptionValue::Command(command),
+            Found::Variable(variable) => OptionValue::Variable(variable),
+            Found::Credential(name) => OptionValue::File(self.path(&format!("$CREDENTIALS_DIRECTORY/{name}"))),
         }
     }
 

@@ -16,11 +16,11 @@ use super::{text, time};
 use crate::error::{Error, Kind};
 use crate::monitor::Severity;
 use crate::service::history::{History, Outcome, Run, Trigger};
+#[cfg(feature = "service")]
+use crate::service::moment::Moment;
 use crate::service::plan::{Job, Plan, When};
 use crate::service::run::{Machine, millis, once};
 use crate::service::runner::Stop;
-#[cfg(feature = "service")]
-use crate::service::serve::Moment;
 use crate::service::shelf::Shelf;
 use crate::world::Time;
 

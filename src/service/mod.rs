@@ -3,7 +3,7 @@
 //! [`plan`] is what is configured, worked out: jobs, each a command line of this program, when they
 //! run, and for whom. [`history`] is what is remembered of each job on this machine. Between the two stand
 //! [`schedule`] and [`watch`] (when), [`dispatch`] (what may begin now), [`serve`] (the process that
-//! lives), [`facts`] (is what was promised kept?), and what tells of it: [`metrics`], [`alerts`] and
+//! lives), [`moment`] (what is known), [`facts`] (is what was promised kept?), and what tells of it: [`metrics`], [`alerts`] and
 //! [`notify`].
 //!
 //! The service runs no verb itself. It is given a [`runner::Runner`] that runs a command line in this process as
@@ -21,6 +21,8 @@ pub mod history;
 pub mod http;
 #[cfg(feature = "service")]
 pub mod metrics;
+#[cfg(feature = "service")]
+pub mod moment;
 #[cfg(feature = "service")]
 pub mod notify;
 pub mod plan;

@@ -556,7 +556,7 @@ fn a_stolen_writer_cannot_keep_a_snapshot_from_being_copied() {
     forger.directory("x", Vec::new());
     let lie = snapshots(&from)[0].clone();
     let original = Some(Original { session: lie.id(), repo: Some(from.open().config.repo) });
-    let lie = esker::format::session::Snapshot { original, ..lie.snapshot };
+    let lie = esker::format::session::Snapshot { original, ..*lie.snapshot };
     forger.put_pack();
     forger.put_commit(&forger.commit(Some(&lie)));
     assert_eq!(copied(&from, &to).report.copied, 1);
@@ -699,6 +699,7 @@ fn make_age(scene: &Scene, age: usize) {
                     ignore_clock: true,
                     close_lost: false,
                     fold_from: 64,
+                    threads: 1,
                 };
                 esker::prune::run(&repo, &options, &Monitor::silent(), |_| Ok(())).unwrap();
             }

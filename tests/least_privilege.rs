@@ -106,6 +106,7 @@ fn collecting() -> Options {
         ignore_clock: false,
         close_lost: false,
         fold_from: 1,
+        threads: 1,
     }
 }
 

@@ -38,6 +38,7 @@ fn options(fold_from: usize) -> Options {
         ignore_clock: false,
         close_lost: false,
         fold_from,
+        threads: 1,
     }
 }
 

@@ -49,6 +49,7 @@ fn move_everything(scene: &Scene) {
         ignore_clock: false,
         close_lost: false,
         fold_from: 64,
+        threads: 1,
     };
     let packs = |scene: &Scene| scene.open().list_packs().unwrap().into_keys().collect::<BTreeSet<_>>();
     let before = packs(scene);

@@ -47,6 +47,7 @@ fn options(scene: &Scene) -> Options {
         ignore_clock: false,
         close_lost: false,
         fold_from: 1,
+        threads: 1,
     }
 }
 

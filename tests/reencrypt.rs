@@ -46,7 +46,11 @@ fn reencrypt(scene: &Scene, max_bytes: u64) -> Report {
 }
 
 fn try_reencrypt(scene: &Scene, max_bytes: u64, dry_run: bool) -> Result<Report> {
-    reencrypt::run(&scene.try_open()?, &Options { max_bytes, packs: scene.packs, dry_run }, &Monitor::silent())
+    reencrypt::run(
+        &scene.try_open()?,
+        &Options { max_bytes, packs: scene.packs, dry_run, threads: 1 },
+        &Monitor::silent(),
+    )
 }
 
 fn prune(scene: &Scene) -> prune::Report {
@@ -57,6 +61,7 @@ fn prune(scene: &Scene) -> prune::Report {
         ignore_clock: false,
         close_lost: false,
         fold_from: 64,
+        threads: 1,
     };
     prune::run(&scene.open(), &options, &Monitor::silent(), |_| Ok(())).unwrap()
 }

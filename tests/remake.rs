@@ -67,6 +67,7 @@ fn prune(scene: &Scene) {
         ignore_clock: false,
         close_lost: false,
         fold_from: 64,
+        threads: 1,
     };
     prune::run(&scene.open(), &options, &Monitor::silent(), |_| Ok(())).unwrap();
 }

@@ -59,6 +59,7 @@ fn try_prune(scene: &Scene) -> Result<prune::Report> {
         ignore_clock: false,
         close_lost: false,
         fold_from: 64,
+        threads: 1,
     };
     prune::run(&scene.open(), &options, &Monitor::silent(), |_| Ok(()))
 }

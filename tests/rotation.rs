@@ -170,6 +170,7 @@ fn who_has_the_old_keys_alone_relies_on_nothing_beside_a_collection_under_new_on
             ignore_clock: false,
             close_lost: false,
             fold_from: 64,
+            threads: 1,
         };
         esker::prune::run(&scene.open(), &options, &Monitor::silent(), |_| Ok(()))
     };

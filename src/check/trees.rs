@@ -377,7 +377,7 @@ pub(super) fn packs_of(reader: &Reader<'_>, snapshots: &[&SnapshotInfo], monitor
         // Damage is found, and said, when the trees are walked.
         reach.walk(&info.snapshot.root, TreePath::root(), monitor, |_| Ok(()))?;
     }
-    let reached = reach.into_marks();
+    let reached = reach.marks();
     let mut packs = BTreeSet::new();
     reader.catalog().each_chunk(|copies| {
         if is_marked(&reached, copies) {

@@ -33,6 +33,7 @@ pub(super) fn collect(app: &App, repository: &Repository, args: &CollectArgs, dr
         ignore_clock: args.ignore_clock,
         close_lost: args.close_lost_sessions,
         fold_from: args.fold_from,
+        threads: app.threads(),
     };
     let work = app.work("prune");
     if dry_run {

@@ -11,7 +11,12 @@ use crate::repo::pack_writer::PackSettings;
 
 pub(super) fn run(app: &App, max_bytes: Option<u64>, dry_run: bool) -> Result<()> {
     let repository = place::repository(app)?;
-    let options = Options { max_bytes: max_bytes.unwrap_or(u64::MAX), packs: PackSettings::default(), dry_run };
+    let options = Options {
+        max_bytes: max_bytes.unwrap_or(u64::MAX),
+        packs: PackSettings::default(),
+        dry_run,
+        threads: app.threads(),
+    };
     let work = app.work("rewrite");
     let report = store_anew(&repository, &options, work.monitor());
     drop(work);

@@ -133,11 +133,17 @@ impl Table {
         };
         let widths: Vec<usize> = (0..self.sides.len()).map(width).collect();
         let line = |row: &Vec<String>| {
-            let cells = row.iter().zip(&widths).zip(&self.sides).map(|((cell, &width), side)| match side {
-                Side::Left => format!("{cell:<width$}"),
-                Side::Right => format!("{cell:>width$}"),
-            });
-            cells.collect::<Vec<_>>().join("  ").trim_end().to_owned()
+            let mut line = String::new();
+            for (column, ((cell, width), side)) in row.iter().zip(&widths).zip(&self.sides).enumerate() {
+                let gap = if column == 0 { 0 } else { 2 };
+                let padding = width - cell.chars().count();
+                let (before, after) = if *side == Side::Left { (gap, padding) } else { (gap + padding, 0) };
+                line.extend(std::iter::repeat_n(' ', before));
+                line.push_str(cell);
+                line.extend(std::iter::repeat_n(' ', after));
+            }
+            line.truncate(line.trim_end().len());
+            line
         };
         self.rows.iter().map(line).collect()
     }

@@ -142,7 +142,7 @@ fn origin(repo: &Repository, info: &SnapshotInfo) -> (RepoId, SessionId) {
 
 /// What two versions of one snapshot differ in, if they do; but for ids, if those are others.
 fn version(info: &SnapshotInfo, ids: Ids) -> Snapshot {
-    let mut version = Snapshot { parent: None, original: None, ..info.snapshot.clone() };
+    let mut version = Snapshot { parent: None, original: None, ..(*info.snapshot).clone() };
     if let (Ids::Other, Detail::Directory { id, level, .. }) = (ids, &mut version.root.detail) {
         (*id, *level) = (ChunkId::from_bytes([0; 32]), 0);
     }
@@ -357,6 +357,6 @@ impl Copying<'_, '_, '_> {
         let elsewhere = repo != self.target.repo().config.repo;
         let original = Some(Original { session, repo: elsewhere.then_some(repo) });
         let parent = info.snapshot.parent.and_then(|parent| names.get(&parent).copied());
-        Snapshot { original, parent, ..info.snapshot.clone() }
+        Snapshot { original, parent, ..(*info.snapshot).clone() }
     }
 }

@@ -205,7 +205,7 @@ fn snapshot(number: u8, roots: &[&str], root: Entry) -> SnapshotInfo {
         original: None,
         extra: Default::default(),
     };
-    SnapshotInfo { header, snapshot }
+    SnapshotInfo { header, snapshot: Box::new(snapshot) }
 }
 
 fn versions<R: ReadNodes>(

@@ -1,5 +1,7 @@
 //! One bit for each row of a catalog.
 
+use std::sync::atomic::{AtomicU64, Ordering};
+
 /// A set of row numbers ([`super::Found::ordinal`]) that takes an eighth of a byte for each row
 /// up to the highest one set.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -36,6 +38,41 @@ impl Marks {
     }
 }
 
+/// The same for several threads, of as many rows as there are. What follows from a mark is each thread's to order:
+/// a mark orders nothing else.
+#[derive(Debug)]
+pub struct SharedMarks {
+    words: Vec<AtomicU64>,
+}
+
+impl SharedMarks {
+    /// No row marked, of `rows`.
+    pub fn with_rows(rows: u64) -> Self {
+        Self { words: (0..=place(rows).0).map(|_| AtomicU64::new(0)).collect() }
+    }
+
+    /// Marks a row; says whether it was marked before.
+    ///
+    /// # Panics
+    ///
+    /// When there is no such row.
+    pub fn set(&self, ordinal: u64) -> bool {
+        let (word, bit) = place(ordinal);
+        self.words[word].fetch_or(bit, Ordering::Relaxed) & bit != 0
+    }
+
+    /// Whether a row is marked.
+    pub fn get(&self, ordinal: u64) -> bool {
+        let (word, bit) = place(ordinal);
+        self.words.get(word).is_some_and(|word| word.load(Ordering::Relaxed) & bit != 0)
+    }
+
+    /// What is marked by now.
+    pub fn marks(&self) -> Marks {
+        Marks { words: self.words.iter().map(|word| word.load(Ordering::Relaxed)).collect() }
+    }
+}
+
 fn place(ordinal: u64) -> (usize, u64) {
     let word = usize::try_from(ordinal / 64).expect("a row is in a mapped file, so its number fits in memory");
     (word, 1 << (ordinal % 64))
@@ -58,5 +95,17 @@ mod tests {
         }
         assert_eq!(marks.count(), 7);
         assert!(!Marks::with_rows(64).get(64));
+    }
+
+    #[test]
+    fn of_threads_that_set_a_mark_one_is_the_first() {
+        let marks = SharedMarks::with_rows(1000);
+        let set = || (0..1000).filter(|ordinal| !marks.set(*ordinal)).count();
+        let firsts: usize = std::thread::scope(|scope| {
+            let threads = [0; 4].map(|_| scope.spawn(set));
+            threads.map(|thread| thread.join().unwrap()).iter().sum()
+        });
+        assert_eq!((firsts, marks.marks().count()), (1000, 1000));
+        assert!(marks.get(999) && !marks.get(5000));
     }
 }

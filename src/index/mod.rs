@@ -27,7 +27,7 @@ use std::fs::File;
 use std::path::PathBuf;
 
 pub use catalog::{Catalog, Found, Import, ImportPack};
-pub use marks::Marks;
+pub use marks::{Marks, SharedMarks};
 pub use rows::{ChunkRow, NewOrigin, NewRow, OriginRow, PackRow};
 pub use session::SessionTable;
 pub use spilled::Spilled;

@@ -34,7 +34,7 @@ use crate::storage::parallel::try_map;
 use ask::{Answers, Wait};
 use fold::Folded;
 use plan::{Limits, Plan};
-use survey::{Live, Survey};
+use survey::{Live, Looking, Survey};
 
 /// How long a writer may be silent before a collection asks it, unless told otherwise. A writer shows a sign
 /// of life each minute, and asking one that lives after all costs it little.
@@ -56,6 +56,14 @@ pub struct Options {
     pub close_lost: bool,
     /// How many single records of a kind are put together in a log.
     pub fold_from: usize,
+    /// How many snapshots are gone through at once.
+    pub threads: usize,
+}
+
+impl Options {
+    fn looking<'m>(&self, monitor: &'m Monitor) -> Looking<'m> {
+        Looking { close_lost: self.close_lost, threads: self.threads, monitor }
+    }
 }
 
 /// What a collection did.
@@ -84,9 +92,9 @@ pub fn plan(repo: &Repository, options: &Options, monitor: &Monitor) -> Result<P
     if repo.keys.role != Role::Owner {
         return Err(not_an_owner());
     }
+    let looking = options.looking(monitor);
     let plan = |survey: &Survey<'_>, live: &Live| survey.plan(live, &options.limits);
-    let survey = Survey::look(repo, options.close_lost, monitor)?;
-    survey.settled(options.close_lost, monitor, plan).map(|(.., plan)| plan)
+    Survey::look(repo, looking)?.settled(looking, None, plan).map(|(.., plan)| plan)
 }
 
 /// Collects garbage. What it deletes is in [`Report::plan`] before; `agree` is shown that and may refuse.
@@ -102,12 +110,13 @@ pub fn run(
     repo.refuse_if_behind()?;
     // G1 to G3.
     let logs_before = repo.load_logs(Lists::Settled)?;
-    let survey = Survey::look(repo, options.close_lost, monitor)?;
+    let looking = options.looking(monitor);
+    let survey = Survey::look(repo, looking)?;
     if !options.ignore_clock {
         survey.refuse_a_wrong_clock()?;
     }
     let (mut survey, mut live, plan) =
-        survey.settled(options.close_lost, monitor, |survey, live| survey.plan(live, &options.limits))?;
+        survey.settled(looking, None, |survey, live| survey.plan(live, &options.limits))?;
     plan.refuse_too_much(&options.limits)?;
     agree(&plan)?;
     let notes = survey.notes_to_see();
@@ -119,9 +128,8 @@ pub fn run(
         report.packs_repacked = report.plan.repack.len() as u64;
         // What was rewritten has a place in the new packs; looked at afresh, since others went on meanwhile.
         let avoid = report.plan.repack.clone();
-        (survey, live, garbage) =
-            Survey::look(repo, options.close_lost, monitor)?
-                .settled(options.close_lost, monitor, |survey, live| survey.garbage(live, &avoid))?;
+        let garbage_of = |survey: &Survey<'_>, live: &Live| survey.garbage(live, &avoid);
+        (survey, live, garbage) = Survey::look(repo, looking)?.settled(looking, Some((&survey, &live)), garbage_of)?;
     }
     let collection = Collection { repo, id: CollectionId::from_bytes(repo.world.random()) };
     let lost = survey.lost_sessions();
@@ -133,7 +141,7 @@ pub fn run(
     let answers = ask::all(repo, &collection.id, &lost, wait, options, monitor)?;
     // G6.
     if !garbage.is_empty() {
-        let spared = survey.look_again(&live, &collection.id, &garbage, monitor)?;
+        let spared = survey.look_again(&live, &collection.id, &garbage, looking)?;
         report.packs_spared = spared.len() as u64;
         garbage.retain(|pack| !spared.contains(pack));
     }

@@ -12,7 +12,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::plan::PackUse;
 use super::repack;
-use super::survey::Survey;
+use super::survey::{Live, Looking, Survey};
 use crate::error::{Context, Error, Kind, Result};
 use crate::format::access::Role;
 use crate::id::PackId;
@@ -33,6 +33,8 @@ pub struct Options {
     pub packs: PackSettings,
     /// Only says what would be.
     pub dry_run: bool,
+    /// How many snapshots are gone through at once.
+    pub threads: usize,
 }
 
 /// Packs, and the part of them that is spoken of.
@@ -84,8 +86,9 @@ pub fn run(repo: &Repository, options: &Options, monitor: &Monitor) -> Result<Re
     }
     repo.refuse_if_behind()?;
     // Nothing is deleted, so sessions that lost their commits are no reason to stop.
-    let survey = Survey::look(repo, true, monitor)?;
-    let (survey, live, (packs, mut spent)) = survey.settled(true, monitor, |survey, live| survey.packs_in_use(live))?;
+    let looking = Looking { close_lost: true, threads: options.threads, monitor };
+    let in_use = |survey: &Survey<'_>, live: &Live| survey.packs_in_use(live);
+    let (survey, live, (packs, mut spent)) = Survey::look(repo, looking)?.settled(looking, None, in_use)?;
     let older = packs.iter().filter(|(_, pack)| pack.epochs_behind > 0 && pack.kept_bytes > 0);
     let older: BTreeMap<PackId, PackUse> = older.map(|(id, pack)| (*id, *pack)).collect();
     let mut report = Report::default();

@@ -13,12 +13,14 @@ use crate::monitor::Monitor;
 use crate::path::TreePath;
 use crate::repo::Repository;
 use crate::repo::collections::{Collections, FLAGS};
+use crate::repo::commits::CommitHeader;
 use crate::repo::content::Reader;
 use crate::repo::import::INDEX;
 use crate::repo::reach::{Reach, is_marked};
 use crate::repo::session::{SESSIONS, pack_name};
 use crate::repo::standing::Standing;
 use crate::repo::strays::Stray;
+use crate::storage::parallel::try_map;
 
 /// How often it is looked again, when others collect at the same time.
 const LOOKS_MAX: usize = 5;
@@ -26,6 +28,16 @@ const LOOKS_MAX: usize = 5;
 const CLOCK_BEHIND_SECS_MAX: i64 = 24 * 3600;
 /// How far it may be ahead of it: a repository may rest for a while.
 const CLOCK_AHEAD_SECS_MAX: i64 = 400 * 24 * 3600;
+
+/// How it is looked.
+#[derive(Clone, Copy)]
+pub(super) struct Looking<'m> {
+    /// Sessions that have lost their announcement and their commit are no reason to stop.
+    pub(super) close_lost: bool,
+    /// How many snapshots are gone through at once.
+    pub(super) threads: usize,
+    pub(super) monitor: &'m Monitor,
+}
 
 /// A look at the repository.
 pub(super) struct Survey<'r> {
@@ -74,7 +86,7 @@ enum Keep<'f> {
 
 impl<'r> Survey<'r> {
     /// Looks in the order that makes it safe: packs, then sessions, then commits, then flags.
-    pub(super) fn look(repo: &'r Repository, close_lost: bool, monitor: &Monitor) -> Result<Self> {
+    pub(super) fn look(repo: &'r Repository, looking: Looking<'_>) -> Result<Self> {
         // G1.
         let candidates: BTreeMap<PackId, u64> = repo.list_packs()?.into_iter().collect();
         // G2.
@@ -108,7 +120,7 @@ impl<'r> Survey<'r> {
             lost: BTreeSet::new(),
             reader,
         };
-        survey.look_at_strays(close_lost, monitor)?;
+        survey.look_at_strays(looking)?;
         Ok(survey)
     }
 
@@ -116,30 +128,30 @@ impl<'r> Survey<'r> {
     /// this look, and deleted where it was: then it is looked again, instead of saying that something is lost.
     pub(super) fn settled<T>(
         mut self,
-        close_lost: bool,
-        monitor: &Monitor,
+        looking: Looking<'_>,
+        before: Option<(&Self, &Live)>,
         then: impl Fn(&Self, &Live) -> Result<T>,
     ) -> Result<(Self, Live, T)> {
         let mut looks = 1;
         loop {
-            match self.mark(monitor).and_then(|live| then(&self, &live).map(|value| (live, value))) {
+            match self.mark(looking, before).and_then(|live| then(&self, &live).map(|value| (live, value))) {
                 Ok((live, value)) => return Ok((self, live, value)),
                 Err(error) if error.kind() == Kind::Refused && looks < LOOKS_MAX && self.reader.is_outrun()? => {}
                 Err(error) => return Err(error),
             }
-            self = Self::look(self.reader.repo(), close_lost, monitor)?;
+            self = Self::look(self.reader.repo(), looking)?;
             looks += 1;
         }
     }
 
     /// Finds out whose the packs are that no segment names.
-    fn look_at_strays(&mut self, close_lost: bool, monitor: &Monitor) -> Result<()> {
+    fn look_at_strays(&mut self, looking: Looking<'_>) -> Result<()> {
         let reader = &self.reader;
         for Stray { id, session, .. } in reader.strays(&self.candidates)? {
             match session {
                 Some(session) => drop(self.strays.insert(id, session)),
                 // Torn, or no pack: it is nobody's, and stays.
-                None => super::warn(monitor, &pack_name(&id), "it is no pack; it is left alone"),
+                None => super::warn(looking.monitor, &pack_name(&id), "it is no pack; it is left alone"),
             }
         }
         let is_closed = |session: &SessionId| {
@@ -154,7 +166,7 @@ impl<'r> Survey<'r> {
         // Of one that an owner has quarantined all is saved that could be.
         let quarantined = &reader.collections().quarantined;
         if let Some(session) = lost.iter().find(|session| !quarantined.contains(session))
-            && !close_lost
+            && !looking.close_lost
         {
             let what = format!(
                 "nothing was collected: session `{}` has packs but neither announcement nor commit; \
@@ -197,32 +209,24 @@ impl<'r> Survey<'r> {
         notes.filter(|note| !collections.notes_seen.contains(note)).copied().collect()
     }
 
-    /// Marks what the roots refer to (G3). An error when anything of it is missing.
-    pub(super) fn mark(&self, monitor: &Monitor) -> Result<Live> {
+    /// Marks what the roots refer to (G3). An error when anything of it is missing. What was live by a look before
+    /// is not gone through again: trees do not change.
+    fn mark(&self, looking: Looking<'_>, before: Option<(&Self, &Live)>) -> Result<Live> {
         let reader = &self.reader;
         let standings = reader.standings();
         let roots: Vec<_> = reader.commits().headers.values().filter(|header| standings.of(header).is_root()).collect();
         let quarantined = &reader.collections().quarantined;
         let (lacking, roots): (Vec<_>, Vec<_>) =
             roots.into_iter().partition(|header| quarantined.contains(&header.session));
-        let reach = Reach::new(reader);
-        let mut whole = BTreeSet::new();
-        let mut needed = None;
-        for header in roots.into_iter().chain(lacking) {
-            let is_quarantined = quarantined.contains(&header.session);
-            if is_quarantined && needed.is_none() {
-                needed = Some(reach.marks());
-            }
-            if header.kind == CommitKind::Checkpoint {
-                // A checkpoint stands for all of its packs, whether or not its tree names them.
-                whole.insert(header.session);
-            }
+        let reach =
+            before.and_then(|(survey, live)| survey.carried(live, reader)).unwrap_or_else(|| Reach::new(reader));
+        let walk = |header: &&CommitHeader| {
             let loaded = reader.repo().load_commit(&header.session)?;
             if loaded.commit.snapshot.is_empty() {
-                continue;
+                return Ok(());
             }
             let root = reader.repo().load_snapshot(&header.session)?.snapshot.root;
-            reach.walk(&root, TreePath::root(), monitor, |gap| match is_quarantined {
+            reach.walk(&root, TreePath::root(), looking.monitor, |gap| match quarantined.contains(&header.session) {
                 true => Ok(()),
                 false => {
                     let path = gap.path;
@@ -230,9 +234,15 @@ impl<'r> Survey<'r> {
                         format!("nothing was collected: snapshot `{}` lacks data of `{path}`", header.session.short());
                     Err(Error::new(Kind::Refused, what).because(gap.error).hint("run `esker check`"))
                 }
-            })?;
-        }
-        let mut all = reach.into_marks();
+            })
+        };
+        try_map(looking.threads, &roots, walk)?;
+        let mut needed = (!lacking.is_empty()).then(|| reach.marks());
+        try_map(looking.threads, &lacking, walk)?;
+        let mut all = reach.marks();
+        // A checkpoint stands for all of its packs, whether or not its tree names them.
+        let checkpoints = roots.iter().chain(&lacking).filter(|header| header.kind == CommitKind::Checkpoint);
+        let whole: BTreeSet<_> = checkpoints.map(|header| header.session).collect();
         if !whole.is_empty() {
             let of_checkpoint =
                 |found: &Found| self.session_of(found.row.pack).is_some_and(|session| whole.contains(&session));
@@ -246,6 +256,19 @@ impl<'r> Survey<'r> {
             });
         }
         Ok(Live { all, needed })
+    }
+
+    /// What was live, as another reader has it; nothing if that lacks any of it, or if only quarantined snapshots
+    /// need some.
+    fn carried<'a>(&self, live: &Live, reader: &'a Reader<'r>) -> Option<Reach<'a, 'r>> {
+        if live.needed.is_some() {
+            return None;
+        }
+        let (reach, mut is_whole) = (Reach::new(reader), true);
+        self.reader.catalog().each_chunk(|rows| {
+            is_whole &= !live.has(rows) || reach.mark(&rows[0].row.id).is_ok();
+        });
+        is_whole.then_some(reach)
     }
 
     fn session_of(&self, pack: u32) -> Option<SessionId> {
@@ -486,15 +509,16 @@ impl<'r> Survey<'r> {
         live: &Live,
         collection: &CollectionId,
         own: &BTreeSet<PackId>,
-        monitor: &Monitor,
+        looking: Looking<'_>,
     ) -> Result<BTreeSet<PackId>> {
-        let fresh = Survey::look(self.reader.repo(), true, monitor)?;
+        let looking = Looking { close_lost: true, ..looking };
+        let fresh = Survey::look(self.reader.repo(), looking)?;
         if fresh.reader.commits().headers.keys().eq(self.reader.commits().headers.keys()) {
             // Nobody has committed, so what was live still is all that is, and lies where it lay.
             return Ok(self.needed(live, &fresh, collection, own));
         }
         let needed = |fresh: &Survey<'_>, live: &Live| Ok(fresh.needed(live, fresh, collection, own));
-        fresh.settled(true, monitor, needed).map(|(.., needed)| needed)
+        fresh.settled(looking, Some((self, live)), needed).map(|(.., needed)| needed)
     }
 
     /// The packs of `own` that hold a live chunk which is not safe elsewhere, by what `now` has seen.
@@ -598,16 +622,36 @@ mod tests {
         // All a checkpoint has stored is live.
         let (_, _, pack) = store_as(&repo, CommitKind::Checkpoint, b"some content");
         let monitor = Monitor::silent();
-        let survey = Survey::look(&repo, false, &monitor).unwrap();
-        let live = survey.mark(&monitor).unwrap();
+        let looking = Looking { close_lost: false, threads: 2, monitor: &monitor };
+        let survey = Survey::look(&repo, looking).unwrap();
+        let live = survey.mark(looking, None).unwrap();
         let condemned = BTreeSet::from([pack]);
         let own = CollectionId::from_bytes([8; 16]);
-        let spared = || survey.look_again(&live, &own, &condemned, &monitor).unwrap();
+        let spared = || survey.look_again(&live, &own, &condemned, looking).unwrap();
         assert!(spared().is_empty(), "the other session has a copy");
         flag(&repo, asked);
         assert_eq!(spared(), condemned, "which a sweep may be about to call void");
         sweep(&repo, vec![], vec![]);
         assert!(spared().is_empty(), "it does not");
+    }
+
+    #[test]
+    fn what_was_live_before_is_carried_over_if_all_of_it_is_still_somewhere() {
+        let (_, repo) = repository();
+        let (.., pack) = store_as(&repo, CommitKind::Checkpoint, b"some content");
+        let monitor = Monitor::silent();
+        let looking = Looking { close_lost: false, threads: 2, monitor: &monitor };
+        let look = || Survey::look(&repo, looking).unwrap();
+        let before = look();
+        let live = before.mark(looking, None).unwrap();
+        store_as(&repo, CommitKind::Checkpoint, b"other content");
+        let after = look();
+        assert_eq!(before.carried(&live, &after.reader).map(|reach| reach.marks().count()), Some(1));
+        let [carried, afresh] = [Some((&before, &live)), None].map(|known| after.mark(looking, known).unwrap());
+        assert_eq!((carried.all.count(), &carried.all), (2, &afresh.all));
+        sweep(&repo, vec![pack], vec![]);
+        let swept = look();
+        assert!(before.carried(&live, &swept.reader).is_none(), "a part is in no pack that counts");
     }
 
     /// Found by `model/`: a flag is gone once its sweep is there, so a list of flags that does not show it is

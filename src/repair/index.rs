@@ -389,7 +389,7 @@ fn make_snapshots_again(repo: &Repository, records: Records, report: &mut Report
         }
         let original = Some(record.original.unwrap_or(Original { session, repo: None }));
         let snapshot = Snapshot { original, ..record };
-        if let Some(before) = there.iter().find(|info| info.snapshot == snapshot) {
+        if let Some(before) = there.iter().find(|info| *info.snapshot == snapshot) {
             saved.snapshot = Some(before.id());
             continue;
         }

@@ -103,7 +103,7 @@ impl<'a, 'r> Repair<'a, 'r> {
         let record = |trimmed: &Trimmed| {
             is_empty = trimmed.is_other && trimmed.root.entries_below() == 0;
             let wanted = (trimmed.is_other && !is_empty).then(|| record(info, trimmed))?;
-            before = there.iter().find(|other| other.snapshot == wanted).map(SnapshotInfo::id);
+            before = there.iter().find(|other| *other.snapshot == wanted).map(SnapshotInfo::id);
             before.is_none().then_some(wanted)
         };
         let what = || format!("snapshot `{}` was not repaired", info.id().short());

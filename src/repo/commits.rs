@@ -4,7 +4,9 @@
 //! reads every commit anew. A commit by a removed credential counts only if an accepted head
 //! reaches it.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashSet};
+
+use rayon::prelude::*;
 
 use super::Repository;
 use super::collections::Lists;
@@ -17,6 +19,9 @@ use crate::id::{CredentialId, EpochId, ObjectId, SessionId};
 use crate::index::Catalog;
 use crate::storage;
 use crate::storage::parallel::try_map;
+
+/// Commits that a thread decodes at a time.
+const SHARE: usize = 256;
 
 /// Folder of commits.
 pub const SNAPSHOTS: &str = "snapshots/";
@@ -128,7 +133,7 @@ impl Commits {
     pub fn newest_of(&self, credential: &CredentialId) -> (u64, Vec<ObjectId>) {
         let own = || self.headers.values().filter(|header| header.credential == *credential);
         let sequence = own().map(|header| header.sequence).max().unwrap_or(0);
-        let named: BTreeSet<_> = own().flat_map(|header| &header.previous).collect();
+        let named: HashSet<_> = own().flat_map(|header| &header.previous).collect();
         let mut heads: Vec<_> = own().map(|header| header.hash).filter(|hash| !named.contains(hash)).collect();
         heads.sort();
         (sequence.saturating_add(1), heads)
@@ -219,10 +224,10 @@ impl Repository {
         // Those of one log in a row: it is opened once.
         sessions.sort_unstable_by_key(|(log, _, session, _)| (*log, *session));
         let keys: Vec<&[u8]> = sessions.iter().map(|(_, key, ..)| &key[..]).collect();
-        let known = catalog.facts(&keys);
+        let facts = catalog.facts(&keys).into_par_iter().with_min_len(SHARE);
+        let known: Vec<_> = facts.map(|fact| cbor::decode::<CommitHeader>(fact?.as_slice()).ok()).collect();
         let mut unknown = Vec::new();
         for ((_, key, session, bytes), known) in sessions.iter().zip(known) {
-            let known = known.and_then(|bytes| cbor::decode::<CommitHeader>(&bytes).ok());
             match known.filter(|header| header.session == *session && header.stored_bytes == *bytes) {
                 Some(header) => drop(commits.headers.insert(*session, header)),
                 None => unknown.push((&key[..], *session)),
@@ -264,10 +269,13 @@ impl Repository {
     }
 
     fn drop_commits_of_removed_credentials(&self, commits: &mut Commits) {
+        let removed = || self.access.members().filter_map(|(id, member)| Some((id, member.removed.as_ref()?)));
+        if removed().next().is_none() {
+            return;
+        }
         let by_hash: BTreeMap<_, _> =
             commits.headers.values().map(|header| (header.hash, header.previous.clone())).collect();
-        for (id, member) in self.access.members() {
-            let Some(accepted) = &member.removed else { continue };
+        for (id, accepted) in removed() {
             let mut reached = BTreeSet::new();
             let mut open: Vec<_> = accepted.iter().copied().collect();
             while let Some(hash) = open.pop() {

@@ -4,15 +4,13 @@
 //! reached once is not walked again, nor is a list; one bit a chunk is all it takes, and it ends whatever
 //! refers to what.
 
-use std::sync::{Mutex, PoisonError};
-
 use super::content::{Reader, missing};
 use super::reader::{Pieces, ReadNodes};
 use super::walk::Walk;
 use crate::error::{Error, Kind, Result};
 use crate::format::tree::{Detail, Entry, Piece};
 use crate::id::ChunkId;
-use crate::index::{Found, Marks};
+use crate::index::{Found, Marks, SharedMarks};
 use crate::monitor::Monitor;
 use crate::path::TreePath;
 
@@ -25,42 +23,36 @@ pub struct Gap {
     pub error: Error,
 }
 
-/// What was reached so far.
+/// What was reached so far. Several threads may walk at once: a subtree that one of them has begun is that one's.
 #[derive(Debug)]
 pub struct Reach<'a, 'r> {
     reader: &'a Reader<'r>,
-    marks: Mutex<Marks>,
+    marks: SharedMarks,
 }
 
 impl<'a, 'r> Reach<'a, 'r> {
     /// Nothing marked.
     pub fn new(reader: &'a Reader<'r>) -> Self {
-        Self { reader, marks: Mutex::new(Marks::with_rows(reader.catalog().rows())) }
+        Self { reader, marks: SharedMarks::with_rows(reader.catalog().rows()) }
     }
 
     /// What was marked: of each chunk the first of the catalog's rows.
-    pub fn into_marks(self) -> Marks {
-        self.marks.into_inner().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// What was marked so far.
     pub fn marks(&self) -> Marks {
-        self.marks.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        self.marks.marks()
     }
 
     /// Marks a chunk; says whether it was marked before. One that is in no pack that counts is damage.
-    fn mark(&self, id: &ChunkId) -> Result<bool> {
+    pub fn mark(&self, id: &ChunkId) -> Result<bool> {
         let counts = self.reader.places(id).next().is_some();
         match self.reader.catalog().lookup(id).next() {
-            Some(first) if counts => Ok(self.marks.lock().unwrap_or_else(PoisonError::into_inner).set(first.ordinal)),
+            Some(first) if counts => Ok(self.marks.set(first.ordinal)),
             _ => Err(missing(id)),
         }
     }
 
     fn is_marked(&self, id: &ChunkId) -> bool {
         let first = self.reader.catalog().lookup(id).next();
-        let marks = self.marks.lock().unwrap_or_else(PoisonError::into_inner);
-        first.is_some_and(|found| marks.get(found.ordinal))
+        first.is_some_and(|found| self.marks.get(found.ordinal))
     }
 
     /// Marks everything that `start`, which is at `path`, refers to, and tells of each part that is

@@ -8,12 +8,14 @@
 //! That the commit can still be read is not found out by listing; `check`, and whatever reads one snapshot,
 //! reads its commit anew, and goes on with what is remembered, aloud, when that is damaged by now.
 
+use rayon::prelude::*;
+
 use super::commits::CommitHeader;
 use super::content::Reader;
 use super::snapshots::SnapshotInfo;
 use crate::crypto::key::SecretKey;
 use crate::crypto::seal;
-use crate::error::{Error, Kind, Result};
+use crate::error::{Kind, Result};
 use crate::format::cbor;
 use crate::format::session::Snapshot;
 use crate::id::SessionId;
@@ -24,13 +26,12 @@ const BATCH: usize = 4096;
 /// Snapshots opened by a thread at a time.
 const SHARE: usize = 256;
 
+/// Is called with a commit, its snapshot or why that is damaged, and whether it was remembered.
+type EachSnapshot<'e> = dyn FnMut(&CommitHeader, Result<Box<Snapshot>>, bool) + 'e;
+
 impl Reader<'_> {
-    /// Calls `each` with the snapshot of each of these commits, or why it is damaged; and whether it was remembered.
-    pub(super) fn each_snapshot(
-        &self,
-        headers: &[&CommitHeader],
-        each: &mut dyn FnMut(&CommitHeader, Result<Snapshot>, bool),
-    ) -> Result<()> {
+    /// Calls `each` for each of these commits.
+    pub(super) fn each_snapshot(&self, headers: &[&CommitHeader], each: &mut EachSnapshot<'_>) -> Result<()> {
         let repo = self.repo();
         // Opening a snapshot costs more than reading it where the storage is near.
         let cores = std::thread::available_parallelism().map_or(1, usize::from);
@@ -39,7 +40,7 @@ impl Reader<'_> {
         // All in one look: to open the cache costs more the more is in it.
         let known = match &records {
             None => headers.iter().map(|_| None).collect(),
-            Some(records) => records.remembered(self, headers, cores)?,
+            Some(records) => records.remembered(self, headers),
         };
         let mut unknown = Vec::new();
         for (header, known) in headers.iter().zip(known) {
@@ -86,22 +87,12 @@ impl Records {
     }
 
     /// Of each commit the snapshot, if it is remembered and is this credential's to read.
-    fn remembered(
-        &self,
-        reader: &Reader<'_>,
-        headers: &[&CommitHeader],
-        threads: usize,
-    ) -> Result<Vec<Option<Snapshot>>> {
+    fn remembered(&self, reader: &Reader<'_>, headers: &[&CommitHeader]) -> Vec<Option<Box<Snapshot>>> {
         let keys: Vec<_> = headers.iter().map(|header| key(&header.session)).collect();
         let keys: Vec<&[u8]> = keys.iter().map(|key| &key[..]).collect();
         let sealed = reader.catalog().facts(&keys);
-        let pairs: Vec<_> = headers.iter().zip(&sealed).collect();
-        let shares: Vec<_> = pairs.chunks(SHARE).collect();
-        let opened = try_map(threads, &shares, |pairs| {
-            let open = |(header, sealed): &(&&CommitHeader, &Option<Vec<u8>>)| self.open(header, sealed.as_deref()?);
-            Ok::<_, Error>(pairs.iter().map(open).collect::<Vec<_>>())
-        })?;
-        Ok(opened.into_iter().flatten().collect())
+        let pairs = headers.par_iter().zip(sealed).with_min_len(SHARE);
+        pairs.map(|(header, sealed)| self.open(header, sealed.as_deref()?).map(Box::new)).collect()
     }
 
     /// One key for each commit, so the nonce may be the text's own; nothing random is asked for.

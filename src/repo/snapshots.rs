@@ -25,8 +25,8 @@ pub const BEFORE_RESTORE: &str = "before-restore";
 pub struct SnapshotInfo {
     /// The commit.
     pub header: CommitHeader,
-    /// The snapshot.
-    pub snapshot: Snapshot,
+    /// The snapshot. Lists of many are sorted and grouped, and it is large.
+    pub snapshot: Box<Snapshot>,
 }
 
 impl SnapshotInfo {
@@ -39,7 +39,7 @@ impl SnapshotInfo {
     /// of, as its original.
     pub fn as_original(&self) -> Snapshot {
         let itself = Original { session: self.id(), repo: None };
-        Snapshot { original: Some(self.snapshot.original.unwrap_or(itself)), ..self.snapshot.clone() }
+        Snapshot { original: Some(self.snapshot.original.unwrap_or(itself)), ..(*self.snapshot).clone() }
     }
 
     /// Whether it holds only what a restore was about to lose.
@@ -88,7 +88,7 @@ impl Repository {
         let aad = snapshot_aad(self, session);
         let plain =
             seal::open_box(&secret, "snapshot", &aad, &loaded.commit.snapshot, "snapshot record").context(what)?;
-        Ok(SnapshotInfo { header: loaded.header, snapshot: cbor::decode(&plain).context(what)? })
+        Ok(SnapshotInfo { header: loaded.header, snapshot: Box::new(cbor::decode(&plain).context(what)?) })
     }
 }
 
@@ -119,7 +119,9 @@ impl Reader<'_> {
     ) -> Result<(Vec<SnapshotInfo>, Unreadable, BTreeSet<SessionId>)> {
         let standings = self.standings();
         let headers = self.commits().headers.values().filter(|header| header.kind == CommitKind::Snapshot);
-        let headers: Vec<&CommitHeader> = headers.filter(|header| wanted(standings.of(header))).collect();
+        let mut headers: Vec<&CommitHeader> = headers.filter(|header| wanted(standings.of(header))).collect();
+        // As far as headers know; that which is nearly in order is soon sorted.
+        headers.sort_unstable_by_key(|header| (header.time_secs, header.sequence, header.session));
         let (mut found, mut faults, mut remembered) = (Vec::new(), Vec::new(), BTreeSet::new());
         self.each_snapshot(&headers, &mut |header, snapshot, is_remembered| match snapshot {
             Ok(snapshot) if filter.takes(&snapshot) => {

@@ -74,7 +74,7 @@ pub fn run(
     let mut before = None;
     let mut record = |trimmed: &Trimmed| {
         let wanted = wanted(trimmed)?;
-        before = there.iter().find(|other| other.snapshot == wanted).map(SnapshotInfo::id);
+        before = there.iter().find(|other| *other.snapshot == wanted).map(SnapshotInfo::id);
         before.is_none().then_some(wanted)
     };
     let made = if options.exclude.is_empty() {

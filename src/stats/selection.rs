@@ -35,7 +35,7 @@ pub fn selection(reader: &Reader<'_>, chosen: &[Entry], others: &[Entry], monito
             })?;
         }
     }
-    let (inside, outside) = (inside.into_marks(), outside.into_marks());
+    let (inside, outside) = (inside.marks(), outside.marks());
     reader.catalog().each_chunk(|copies| {
         let Some(found) = copies.iter().find(|found| reader.is_alive(found.row.pack)) else { return };
         if is_marked(&inside, copies) {

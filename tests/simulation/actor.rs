@@ -308,6 +308,7 @@ impl Actor {
             ignore_clock: false,
             close_lost: false,
             fold_from: 2,
+            threads: 1,
         };
         self.story.model().prune_begins();
         let result = self.open().and_then(|repo| prune::run(&repo, &options, &Monitor::silent(), |_| Ok(())));
@@ -325,7 +326,7 @@ impl Actor {
 
     fn reencrypt(&mut self) -> Result<String> {
         let max_bytes = self.dice.pick(&[4000, u64::MAX]);
-        let options = reencrypt::Options { max_bytes, packs: self.packs(), dry_run: false };
+        let options = reencrypt::Options { max_bytes, packs: self.packs(), dry_run: false, threads: 1 };
         let report = reencrypt::run(&self.open()?, &options, &Monitor::silent())?;
         Ok(format!("{} packs of {} stored anew", report.moved.packs, report.before.packs))
     }

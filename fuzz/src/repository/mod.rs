@@ -186,7 +186,15 @@ fn collecting() -> prune::Options {
     let limits =
         Limits { max_unused: Unused::Percent(0.0), join_bytes: 1, max_delete_percent: 100.0, ..Limits::default() };
     let packs = PackSettings { frame_bytes: 1 << 10, frames_in_work: 1, ..PackSettings::default() };
-    prune::Options { limits, packs, patience: prune::PATIENCE, ignore_clock: true, close_lost: false, fold_from: 2 }
+    prune::Options {
+        limits,
+        packs,
+        patience: prune::PATIENCE,
+        ignore_clock: true,
+        close_lost: false,
+        fold_from: 2,
+        threads: 1,
+    }
 }
 
 /// Takes so many bytes and then no more.

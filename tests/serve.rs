@@ -462,6 +462,37 @@ fn a_run_by_hand_has_its_hooks_its_tries_and_its_exit_code_and_is_told() {
     assert_eq!(list.as_array().unwrap().len(), 5);
 }
 
+/// What a drill finds that is no damage is not told of as damage: somebody's own check that fails. Who trusts the repository less for it looks in the wrong place.
+#[test]
+fn a_drill_that_fails_is_told_of_as_that_and_only_damage_as_damage() {
+    let machine = Machine::new(&format!(
+        "[jobs.files]\nrepository = \"main\"\npaths = [\"srv\"]\n\
+         drill = {{ schedule = \"@yearly\", check = \"test ! -e $HOME/bad\" }}\n{LOG}"
+    ));
+    fs::create_dir(machine.path("srv")).unwrap();
+    fs::create_dir_all(machine.path("home")).unwrap();
+    fs::write(machine.path("srv/file"), "content").unwrap();
+    machine.configured(&["job", "run", "files", "files:drill"]).success();
+    fs::write(machine.path("home/bad"), "").unwrap();
+    let run = machine.configured(&["job", "run", "files:drill", "--json"]);
+    let said = (run.json()["outcome"].clone(), run.json()["result"].clone(), run.json()["tries"].clone());
+    assert_eq!(said, ("failure".into(), "check_failed".into(), 1.into()), "{run:?}");
+    let told = |rule: &str, subject: &str, state: &str| (rule.to_owned(), subject.to_owned(), state.to_owned());
+    assert_eq!(machine.told(), [told("drill", "files:drill", "fired")]);
+    let status = machine.configured(&["status", "--json"]);
+    assert_eq!((status.0.status.code(), &status.json()["code"]), (Some(1), &Value::from(1)), "{status:?}");
+    // Damage, found by the same drill.
+    fs::remove_file(machine.path("home/bad")).unwrap();
+    let entries = |dir: &Path| fs::read_dir(dir).unwrap().map(|entry| entry.unwrap().path()).collect::<Vec<_>>();
+    for pack in entries(&machine.path("main/packs")).iter().flat_map(|dir| entries(dir)) {
+        fs::write(&pack, vec![0; fs::metadata(&pack).unwrap().len() as usize]).unwrap();
+    }
+    let run = machine.configured(&["job", "run", "files:drill", "--json"]);
+    assert_eq!((run.json()["outcome"].as_str(), run.0.status.code()), (Some("damage"), Some(4)), "{run:?}");
+    assert!(machine.told().contains(&told("damage", "main", "fired")), "{:?}", machine.told());
+    assert_eq!(machine.configured(&["status"]).0.status.code(), Some(4));
+}
+
 #[test]
 fn the_example_and_the_schema_agree_and_the_example_can_be_used() {
     let machine = Machine { dir: tempfile::tempdir().unwrap() };

@@ -24,7 +24,7 @@ use std::collections::BTreeMap;
 use jiff::tz::TimeZone;
 
 use super::debounce::{Debounce, ms};
-use super::history::{History, Outcome, Trigger};
+use super::history::{History, Outcome, Run, Trigger};
 use super::plan::{Job, Kind, Plan};
 use super::schedule::Schedule;
 
@@ -286,6 +286,14 @@ impl Dispatcher {
         }
     }
 
+    /// Of the run that goes on this try is the last: what it saves is as of then. What changed before it and was not
+    /// seen to is saved as well, what changed since its beginning is due again.
+    pub fn tried(&mut self, job: &str, at_ms: i64) {
+        if let Some(running) = self.entries.get_mut(job).and_then(|entry| entry.running.as_mut()) {
+            running.began = running.began.max(at_ms);
+        }
+    }
+
     /// A run has ended, retries included.
     pub fn ended(&mut self, job: &str, outcome: Outcome, now_ms: i64) {
         let entry = self.entries.get_mut(job).filter(|entry| entry.running.is_some());
@@ -408,7 +416,7 @@ impl Entry {
             retry: None,
             failures: history.failures,
             running: None,
-            last_success: history.last_success.as_ref().map(|run| run.began_ms),
+            last_success: history.last_success.as_ref().map(Run::saved_ms),
             last_begin: last.map(|run| run.began_ms),
             scheduled: history.scheduled_ms,
             known: now,

@@ -199,7 +199,7 @@ impl State {
         job.when.watch.as_ref()?;
         let last = self.histories.get(&job.name).and_then(|history| history.last_success.as_ref());
         let rpo = self.plan.tier(job).and_then(|tier| tier.rpo);
-        let is_old = || rpo.zip(last).is_some_and(|(rpo, last)| now_ms - last.began_ms > rpo.as_millis() as i64);
+        let is_old = || rpo.zip(last).is_some_and(|(rpo, last)| now_ms - last.saved_ms() > rpo.as_millis() as i64);
         match self.seeing {
             Seeing::Here => self.dispatcher.watch_lost(&job.name).map(str::to_owned),
             Seeing::Elsewhere if is_old() => Some("the service has not backed up within the RPO".to_owned()),

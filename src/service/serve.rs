@@ -365,6 +365,7 @@ impl Service {
         };
         let outcome = run.as_ref().map_or(Outcome::Failure, |run| run.outcome);
         let held = run.is_none() && why.is_none();
+        run.iter().for_each(|run| state.dispatcher.tried(name, run.tried_ms));
         // Somebody else runs it just now; it is tried again as after an interruption.
         state.dispatcher.ended(name, if held { Outcome::Interrupted } else { outcome }, now_ms);
         state.histories.insert(name.to_owned(), history);
@@ -376,6 +377,8 @@ impl Service {
             let signal = match run.outcome {
                 Outcome::Success | Outcome::Warning => Some(PingSignal::Success),
                 Outcome::Interrupted => None,
+                // Its exit code is that of an interruption, which it was not.
+                Outcome::Timeout => Some(PingSignal::Failure(0)),
                 _ => Some(PingSignal::Failure(run.code)),
             };
             let ended = |signal| Ping { job: name.to_owned(), signal, run: ping.to_owned(), body };

@@ -109,6 +109,7 @@ fn run(began_ms: i64, ended_ms: i64, outcome: Outcome) -> Run {
         tries: 1,
         message: None,
         snapshot: None,
+        result: None,
         numbers: BTreeMap::new(),
     }
 }
@@ -617,6 +618,22 @@ fn a_backup_that_failed_is_tried_again_soon_and_then_less_often() {
         drive(&mut dispatcher, daily, daily + 25 * HOUR, |_, _| (0, outcomes.next_back().unwrap_or(Outcome::Success)));
     let times: Vec<i64> = secs(&ran, "a").iter().map(|secs| secs - (daily - T0) / SECOND).collect();
     assert_eq!((times, dispatcher.due_since_ms("a")), (vec![0, 600, 1800, 86_400], None));
+}
+
+#[test]
+fn what_a_later_try_saved_is_as_of_that_try() {
+    let mut dispatcher = new(&plan(2, [(job("a", Kind::Backup, When::default()), Some(MINUTE))]));
+    assert_eq!(names(&dispatcher.poll(T0)), ["a"]);
+    // The first try failed, the second began half a minute later.
+    dispatcher.tried("a", T0 + 40_000);
+    dispatcher.ended("a", Outcome::Success, T0 + 41_000);
+    assert_eq!((dispatcher.poll(T0 + 41_000), dispatcher.next_ms("a")), (vec![], Some(T0 + 70_000)));
+    // And so it is after a restart.
+    let mut history = History::default();
+    history.add(Run { tried_ms: T0 + 40_000, tries: 2, ..run(T0, T0 + 41_000, Outcome::Success) });
+    let plan = plan(2, [(job("a", Kind::Backup, When::default()), Some(MINUTE))]);
+    let again = Dispatcher::new(&plan, &[("a".to_owned(), history)].into(), T0 + 42_000, 1).unwrap();
+    assert_eq!(again.next_ms("a"), Some(T0 + 70_000));
 }
 
 #[test]

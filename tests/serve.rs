@@ -9,7 +9,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
-use std::io::{BufRead as _, BufReader};
+use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::net::SocketAddr;
 use std::os::unix::process::ExitStatusExt as _;
 use std::path::{Path, PathBuf};
@@ -151,6 +151,15 @@ impl Service {
         let log = self.log();
         let line = log.iter().find(|line| line.contains("status at http://")).unwrap();
         line.rsplit("http://").next().unwrap().trim_end_matches('/').parse().unwrap()
+    }
+
+    /// What it answers to a request.
+    fn get(&self, path: &str) -> String {
+        let mut stream = std::net::TcpStream::connect(self.address()).unwrap();
+        write!(stream, "GET {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n").unwrap();
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).unwrap();
+        answer
     }
 
     fn signal(&self, signal: Signal) {
@@ -407,7 +416,7 @@ fn a_reload_takes_up_what_is_new_and_refuses_what_makes_no_sense() {
     let second = machine.configured(&["serve"]);
     assert_eq!(second.0.status.code(), Some(6), "{second:?}");
     machine
-        .configure(&format!("{job}[jobs.often]\nrepository = \"main\"\npaths = [\"srv\"]\nschedule = \"every 1s\"\n"));
+        .configure(&format!("[service]\nlisten = \"127.0.0.1:0\"\n{job}[jobs.often]\nrepository = \"main\"\npaths = [\"srv\"]\nschedule = \"every 1s\"\n"));
     service.signal(Signal::HUP);
     let at = service.wait_for("2 jobs, 1 new, 0 gone", 0);
     let at = service.wait_for("often: success", at);
@@ -415,7 +424,22 @@ fn a_reload_takes_up_what_is_new_and_refuses_what_makes_no_sense() {
     service.signal(Signal::HUP);
     let at = service.wait_for("line 14, column 14: unknown repository `man`", at);
     // And the one before goes on.
-    service.wait_for("often: success", at);
+    let at = service.wait_for("often: success", at);
+    // Nor is a part of one used: an address that somebody has leaves the one there is, and brings no job.
+    let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    machine.configure(&format!(
+        "[service]\nlisten = \"{}\"\n{job}[jobs.more]\nrepository = \"main\"\npaths = [\"srv\"]\nschedule = \"every 1s\"\n",
+        taken.local_addr().unwrap()
+    ));
+    service.signal(Signal::HUP);
+    let at = service.wait_for("the one before goes on: cannot listen at", at);
+    let answer = service.get("/status");
+    assert!(answer.contains("\"job\":\"often\"") && !answer.contains("\"job\":\"more\""), "{answer}");
+    let at = service.wait_for("often: success", at);
+    assert!(!service.log().iter().any(|line| line.contains("more:")));
+    drop(taken);
+    service.signal(Signal::HUP);
+    service.wait_for("2 jobs, 1 new, 1 gone", at);
     let (code, _) = service.stop();
     assert_eq!(code, Some(0));
     // What changed is written down.

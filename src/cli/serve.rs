@@ -21,7 +21,7 @@ use crate::monitor::Severity;
 use crate::service::history::Trigger;
 use crate::service::plan::{Job, Plan};
 use crate::service::runner::Stop;
-use crate::service::serve::{Configuration, Inputs, Signal, serve};
+use crate::service::serve::{Configuration, Inputs, Reloaded, Signal, serve};
 
 /// How often a process of its own is looked at.
 const LOOK: Duration = Duration::from_millis(100);
@@ -78,8 +78,8 @@ pub(super) fn run(app: &App) -> Result<()> {
         for () in asked {
             let again = Configured::load(app).map(Arc::new).map_err(|error| error.with_causes());
             let _ = give.send(again.map(|configured| {
-                runner.replace(configured.clone());
-                configuration(app, &configured)
+                let (runner, configuration) = (runner.clone(), configuration(app, &configured));
+                Reloaded { configuration, take_up: Box::new(move || runner.replace(configured)) }
             }));
         }
         served.join()

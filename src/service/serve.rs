@@ -7,6 +7,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::OsString;
+use std::net::SocketAddr;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant, SystemTime};
@@ -56,6 +57,20 @@ pub struct Configuration {
     pub digest: String,
 }
 
+/// A configuration that was read again, and what has runs go by it from then on.
+pub struct Reloaded {
+    /// What it says.
+    pub configuration: Configuration,
+    /// Called when all of it can be used.
+    pub take_up: Box<dyn FnOnce() + Send>,
+}
+
+impl std::fmt::Debug for Reloaded {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Reloaded({})", self.configuration.digest)
+    }
+}
+
 /// Runs a job in a process of its own.
 pub type Apart = dyn Fn(&Job, Trigger, &Stop) -> std::result::Result<(), String> + Send + Sync;
 
@@ -73,8 +88,8 @@ pub struct Inputs {
     pub host: String,
     /// What is configured.
     pub configuration: Configuration,
-    /// Reads the configuration again; whatever runs from then on runs by the new one.
-    pub reload: Box<dyn Fn() -> std::result::Result<Configuration, String> + Send>,
+    /// Reads the configuration again.
+    pub reload: Box<dyn Fn() -> std::result::Result<Reloaded, String> + Send>,
     /// What the process is asked.
     pub signals: Receiver<Signal>,
     /// Takes lines for the log.
@@ -82,7 +97,7 @@ pub struct Inputs {
     /// Runs a job in a process of its own, and waits for it.
     pub apart: Arc<Apart>,
     /// Called with the address that is listened at.
-    pub listening: Box<dyn Fn(std::net::SocketAddr) + Send>,
+    pub listening: Box<dyn Fn(SocketAddr) + Send>,
 }
 
 impl std::fmt::Debug for Inputs {
@@ -142,6 +157,8 @@ struct Service {
     changes: (Sender<Change>, Receiver<Change>),
     watcher: Option<Watcher>,
     server: Option<Server>,
+    /// Where it was asked to listen: port 0 is any.
+    listen: Option<SocketAddr>,
     stop: Stop,
     started_ms: i64,
     looks: BTreeMap<String, Look>,
@@ -184,6 +201,7 @@ impl Service {
             changes: crossbeam_channel::bounded(1024),
             watcher: None,
             server: None,
+            listen: None,
             stop: Stop::default(),
             started_ms,
             looks: BTreeMap::new(),
@@ -192,8 +210,8 @@ impl Service {
             book_text: String::new(),
             stamps: BTreeMap::new(),
         };
-        service.listen(&plan)?;
-        service.watch(&plan)?;
+        service.listen(plan.settings.listen)?;
+        service.watcher = service.watch(&plan)?;
         service.note_configuration(&service.inputs.configuration.clone());
         Ok(service)
     }
@@ -206,31 +224,46 @@ impl Service {
         (self.inputs.tell)(line);
     }
 
-    fn listen(&mut self, plan: &Plan) -> Result<()> {
-        let wanted = plan.settings.listen;
-        if self.server.as_ref().map(Server::address) == wanted {
+    /// Listens where it is to, or where it did when that cannot be.
+    fn listen(&mut self, wanted: Option<SocketAddr>) -> Result<()> {
+        if self.listen == wanted {
             return Ok(());
         }
-        self.server = None;
+        let before = self.listen;
+        // The same port at another address is free when the one before is.
+        if wanted.zip(before).is_none_or(|(wanted, before)| wanted.port() == before.port()) {
+            (self.server, self.listen) = (None, None);
+        }
         let Some(address) = wanted else { return Ok(()) };
+        match self.listen_at(address) {
+            Err(error) => {
+                if let (None, Some(before)) = (self.listen, before) {
+                    self.listen_at(before)?;
+                }
+                Err(error)
+            }
+            done => done,
+        }
+    }
+
+    fn listen_at(&mut self, address: SocketAddr) -> Result<()> {
         let told = Told { world: self.inputs.world.clone(), started_ms: self.started_ms, state: self.state.clone() };
         let server = http::start(address, Arc::new(told), http::Limits::default())?;
         (self.inputs.listening)(server.address());
-        self.server = Some(server);
+        (self.server, self.listen) = (Some(server), Some(address));
         Ok(())
     }
 
-    fn watch(&mut self, plan: &Plan) -> Result<()> {
-        self.watcher = None;
+    /// Begins to watch what a plan has watched.
+    fn watch(&self, plan: &Plan) -> Result<Option<Watcher>> {
         let watched = plan.jobs.values().filter(|job| job.enabled);
         let watched: Vec<_> = watched.filter_map(|job| Some((job.name.clone(), job.when.watch.clone()?))).collect();
         if watched.is_empty() {
-            return Ok(());
+            return Ok(None);
         }
         let world = self.inputs.world.clone();
         let watcher = Watcher::start(&watched, self.changes.0.clone(), move || millis(world.now()));
-        self.watcher = Some(watcher.map_err(wrong)?);
-        Ok(())
+        watcher.map(Some).map_err(wrong)
     }
 
     fn run(mut self) -> Result<()> {
@@ -547,8 +580,11 @@ impl Service {
 
     fn try_reload(&mut self) -> std::result::Result<String, String> {
         let before = lock(&self.state).plan.clone();
-        let configuration = (self.inputs.reload)()?;
+        let Reloaded { configuration, take_up } = (self.inputs.reload)()?;
         let (plan, now_ms) = (configuration.plan.clone(), self.now_ms());
+        // All of it is used, or nothing: first what may not work.
+        let watcher = self.watch(&plan).map_err(|error| error.with_causes())?;
+        self.listen(plan.settings.listen).map_err(|error| error.with_causes())?;
         let tell = self.inputs.tell.clone();
         let mut histories = histories(&plan, &self.inputs.shelf, now_ms, &*tell);
         {
@@ -567,8 +603,8 @@ impl Service {
                 queue.reload(&plan.notifiers);
             }
         }
-        self.listen(&plan).map_err(|error| error.with_causes())?;
-        self.watch(&plan).map_err(|error| error.with_causes())?;
+        take_up();
+        self.watcher = watcher;
         self.note_configuration(&configuration);
         Ok(difference(&before, &plan))
     }

@@ -517,6 +517,57 @@ fn a_drill_that_fails_is_told_of_as_that_and_only_damage_as_damage() {
     assert_eq!(machine.configured(&["status"]).0.status.code(), Some(4));
 }
 
+/// `esker job run` beside a service: the service knows of it, and a dead man's switch hears of it as of any other run.
+#[test]
+fn a_run_by_hand_beside_the_service_counts_and_is_pinged() {
+    let receiver = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = receiver.local_addr().unwrap();
+    let pings = Arc::new(Mutex::new(Vec::new()));
+    let heard = pings.clone();
+    std::thread::spawn(move || {
+        for stream in receiver.incoming() {
+            let mut stream = stream.unwrap();
+            let mut request = BufReader::new(stream.try_clone().unwrap());
+            let mut first = String::new();
+            request.read_line(&mut first).unwrap();
+            let mut bytes = 0;
+            loop {
+                let mut line = String::new();
+                request.read_line(&mut line).unwrap();
+                match line.to_ascii_lowercase().strip_prefix("content-length:") {
+                    Some(length) => bytes = length.trim().parse().unwrap(),
+                    None if line.trim().is_empty() => break,
+                    None => {}
+                }
+            }
+            request.read_exact(&mut vec![0; bytes]).unwrap();
+            heard.lock().unwrap().push(first.split(['?', ' ']).nth(1).unwrap_or_default().to_owned());
+            let _ = stream.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\nConnection: close\r\n\r\n");
+        }
+    });
+    let machine = Machine::new(&format!(
+        "[service]\nlisten = \"127.0.0.1:0\"\n\
+         [jobs.files]\nrepository = \"main\"\npaths = [\"srv\"]\nschedule = \"@yearly\"\nreplicate = [\"replica\"]\n\
+         [jobs.slow]\nrepository = \"main\"\ncommand = [\"sleep\", \"600\"]\ntimeout = \"1s\"\nretries = 0\n\
+         [notifiers.switch]\nkind = \"ping\"\nurl = \"http://{address}/{{job}}\"\n"
+    ));
+    fs::create_dir(machine.path("srv")).unwrap();
+    let service = machine.serve();
+    service.wait_for("jobs of", 0);
+    machine.configured(&["job", "run", "files"]).success();
+    service.wait_for("files:copy:replica: success", 0);
+    machine.configured(&["job", "run", "slow"]);
+    assert_eq!(*pings.lock().unwrap(), ["/files/start", "/files", "/slow/start", "/slow/fail"]);
+    let said = service.get("/status");
+    let status: Value = serde_json::from_str(&said[said.find('{').unwrap()..]).unwrap();
+    let next = |name: &str| {
+        let jobs = status["jobs"].as_array().unwrap();
+        jobs.iter().find(|job| job["job"] == name).unwrap()["due_since"].clone()
+    };
+    assert_eq!(next("files"), Value::Null, "{status}");
+    assert_eq!(service.stop().0, Some(0));
+}
+
 #[test]
 fn the_example_and_the_schema_agree_and_the_example_can_be_used() {
     let machine = Machine { dir: tempfile::tempdir().unwrap() };
@@ -554,6 +605,10 @@ fn a_killed_run_is_put_down_and_the_next_goes_on() {
     let by_hand = machine.configured(&["job", "run", "slow"]);
     assert_eq!(by_hand.0.status.code(), Some(6), "{by_hand:?}");
     drop(service);
+    wait_until("it is held for ever", || !running());
+    // Nor does it run for who asks how things are.
+    let status = machine.configured(&["status", "--json"]).json();
+    assert_eq!(status["jobs"][0]["running_since"], Value::Null, "{status}");
     machine.configure("[jobs.slow]\nrepository = \"main\"\ncommand = [\"echo\", \"done\"]\n");
     wait_until("it is held for ever", || !running());
     machine.configured(&["job", "run", "slow"]).success();

@@ -768,8 +768,8 @@ pub(super) enum JobVerb {
         #[arg(long)]
         follow: bool,
         /// Why they run, for the record
-        #[arg(long, hide = true, default_value = "hand")]
-        trigger: Trigger,
+        #[arg(long, hide = true)]
+        trigger: Option<Trigger>,
     },
 }
 

@@ -178,6 +178,8 @@ impl History {
         self.running_since_ms = None;
         if run.outcome.is_success() {
             self.failures = 0;
+            // Whoever began it: what was due before is done.
+            self.scheduled_ms = self.scheduled_ms.max(Some(run.saved_ms()));
             self.last_success = Some(run.clone());
         } else if run.outcome != Outcome::Interrupted {
             self.failures += 1;

@@ -11,10 +11,11 @@ use serde_json::Value;
 use super::alerts::{Alert, Book, Message, evaluate};
 use super::dispatch::Dispatcher;
 use super::facts::{Facts, JobFacts, Seen, StoreFacts};
-use super::history::History;
+use super::history::{History, Run};
 use super::metrics::{self, Process};
+use super::notify::Ping;
 use super::notify::queue::Queue;
-use super::plan::{Job, Plan};
+use super::plan::{Channel, Job, Notifier, Plan};
 use super::run::millis;
 use super::runner::{Runner, Stop};
 use super::shelf::Shelf;
@@ -80,6 +81,12 @@ impl Moment {
     /// Schedules that mean nothing.
     pub fn load(plan: Arc<Plan>, shelf: &Shelf, world: &World, host: &str, tell: &dyn Fn(&str)) -> Result<Self> {
         let mut state = State::load(plan, shelf, millis(world.now()), host, tell)?;
+        // A run that was killed is not going on.
+        for (name, history) in state.histories.iter_mut().filter(|(_, history)| history.running_since_ms.is_some()) {
+            if !shelf.is_running(name) {
+                history.running_since_ms = None;
+            }
+        }
         state.seeing = if matches!(shelf.hold(SERVICE), Ok(None)) { Seeing::Elsewhere } else { Seeing::Nobody };
         Ok(Self { state, shelf: shelf.clone(), world: world.clone() })
     }
@@ -115,10 +122,48 @@ impl Moment {
         {
             tell(&error.with_causes());
         }
-        let left = self.state.queue.take().map_or(0, |queue| queue.finish(LAST_WORDS));
-        if left > 0 {
-            tell(&format!("{left} messages were not delivered"));
-        }
+        let undelivered = self.state.queue.take().map(|queue| queue.deliver_all(LAST_WORDS));
+        undelivered.iter().flatten().for_each(|line| tell(line));
+    }
+}
+
+/// The signs of life of runs by hand: dead man's switches hear of every run, whoever began it.
+pub struct Pings {
+    queue: Queue,
+    world: World,
+}
+
+impl std::fmt::Debug for Pings {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Pings")
+    }
+}
+
+impl Pings {
+    /// For the dead man's switches of a plan, from this machine.
+    pub fn new(plan: &Plan, host: &str, world: &World) -> Self {
+        let is_ping = |notifier: &Notifier| matches!(notifier.channel, Channel::Ping { .. });
+        let pings = plan.notifiers.iter().filter(|(_, notifier)| is_ping(notifier));
+        let pings = pings.map(|(name, notifier)| (name.clone(), notifier.clone())).collect();
+        Self { queue: Queue::new(&pings, host, world), world: world.clone() }
+    }
+
+    /// A run begins; gives what it is called until it ends.
+    pub fn began(&self, job: &Job) -> String {
+        let run = Ping::run_id(&self.world);
+        self.queue.ping(job, &Ping::began(&job.name, &run));
+        run
+    }
+
+    /// A run ended.
+    pub fn ended(&self, job: &Job, run: &str, how: &Run) {
+        Ping::ended(&job.name, run, how).iter().for_each(|ping| self.queue.ping(job, ping));
+    }
+
+    /// Waits until all is delivered or given up, and says what was not.
+    pub fn finish(self, tell: &dyn Fn(&str)) {
+        let finished = self.queue.deliver_all(LAST_WORDS);
+        finished.iter().for_each(|line| tell(line));
     }
 }
 

@@ -17,11 +17,11 @@ use serde_json::{Value, json};
 
 use super::dispatch::{Start, WatchState};
 use super::facts::Seen;
-use super::history::{Outcome, Run, Trigger};
+use super::history::{History, Outcome, Run, Trigger};
 use super::http::{self, Server};
 use super::moment::{BOOK, LAST_WORDS, SEEN, SERVICE, State, histories, intervals, used, wrong};
+use super::notify::Ping;
 use super::notify::queue::Queue;
-use super::notify::{Ping, Signal as PingSignal};
 use super::plan::{Job, Kind, Plan};
 use super::run::{Machine, millis, once};
 use super::runner::{Runner, Stop};
@@ -71,7 +71,7 @@ impl std::fmt::Debug for Reloaded {
     }
 }
 
-/// Runs a job in a process of its own.
+/// Runs a job in a process of its own, which writes down what came of it. Fails if it could not be run.
 pub type Apart = dyn Fn(&Job, Trigger, &Stop) -> std::result::Result<(), String> + Send + Sync;
 
 /// What the service takes from its process.
@@ -347,7 +347,7 @@ impl Service {
             history.running_since_ms = Some(now_ms);
         }
         let ping = Ping::run_id(&self.inputs.world);
-        let began = Ping { job: job.name.clone(), signal: PingSignal::Start, run: ping.clone(), body: String::new() };
+        let began = Ping::began(&job.name, &ping);
         state.queue.iter().for_each(|queue| queue.ping(&job, &began));
         let scheduled_ms = state.dispatcher.scheduled_ms(&job.name);
         drop(state);
@@ -358,7 +358,10 @@ impl Service {
         let (name, trigger, run_id) = (job.name.clone(), start.trigger, ping.clone());
         let work = move || {
             let run = || match job.nice {
-                Some(_) => apart(&job, trigger, &stop).map(|()| None),
+                Some(_) => {
+                    let done = apart(&job, trigger, &stop);
+                    ran_since(&shelf, &job.name, now_ms).map_or_else(|| done.map(|()| None), |run| Ok(Some(run)))
+                }
                 None => {
                     let tell = |line: &str| tell(line);
                     let machine = Machine { world: &world, runner: &*runner, env: &env, tell: &tell };
@@ -389,11 +392,8 @@ impl Service {
         let (history, told) = self.inputs.shelf.load(name, now_ms);
         told.iter().for_each(|line| self.tell(line));
         let mut state = lock(&self.state);
-        let known = state.histories.get(name).and_then(|known| known.runs.last().map(|run| run.ended_ms));
         let (run, why) = match result {
-            Ok(Some(run)) => (Some(run), None),
-            // A process of its own, or another one than this, ran it: what it wrote down counts.
-            Ok(None) => (history.runs.last().filter(|run| Some(run.ended_ms) != known).cloned(), None),
+            Ok(run) => (run, None),
             Err(why) => (None, Some(why)),
         };
         let outcome = run.as_ref().map_or(Outcome::Failure, |run| run.outcome);
@@ -401,21 +401,15 @@ impl Service {
         run.iter().for_each(|run| state.dispatcher.tried(name, run.tried_ms));
         // Somebody else runs it just now; it is tried again as after an interruption.
         state.dispatcher.ended(name, if held { Outcome::Interrupted } else { outcome }, now_ms);
+        if held && history.running_since_ms.is_none() {
+            // It has ended meanwhile.
+            state.dispatcher.learned(name, &history, now_ms);
+        }
         state.histories.insert(name.to_owned(), history);
         let job = state.plan.jobs.get(name).cloned();
         let queue = state.queue.as_ref();
         if let (Some(job), Some(run), Some(queue)) = (&job, &run, queue) {
-            let body =
-                run.message.clone().unwrap_or_else(|| format!("{} in {:.1} s", run.outcome.name(), run.seconds()));
-            let signal = match run.outcome {
-                Outcome::Success | Outcome::Warning => Some(PingSignal::Success),
-                Outcome::Interrupted => None,
-                // Its exit code is that of an interruption, which it was not.
-                Outcome::Timeout => Some(PingSignal::Failure(0)),
-                _ => Some(PingSignal::Failure(run.code)),
-            };
-            let ended = |signal| Ping { job: name.to_owned(), signal, run: ping.to_owned(), body };
-            signal.map(ended).iter().for_each(|ping| queue.ping(job, ping));
+            Ping::ended(name, ping, run).iter().for_each(|ping| queue.ping(job, ping));
         }
         drop(state);
         let line = match (&run, why) {
@@ -558,9 +552,14 @@ impl Service {
             }
             let (history, _) = self.inputs.shelf.load(name, now_ms);
             let mut state = lock(&self.state);
-            if !state.dispatcher.is_running(name) {
-                state.histories.insert(name.clone(), history);
+            if state.dispatcher.is_running(name) {
+                continue;
             }
+            let ended = |history: &History| history.last().map(|run| run.ended_ms);
+            if ended(&history) != state.histories.get(name).and_then(ended) {
+                state.dispatcher.learned(name, &history, now_ms);
+            }
+            state.histories.insert(name.clone(), history);
         }
     }
 
@@ -641,6 +640,12 @@ impl Service {
         };
         let _ = std::thread::Builder::new().name("note".to_owned()).spawn(work);
     }
+}
+
+/// The run that a process of its own wrote down, if it began since.
+fn ran_since(shelf: &Shelf, job: &str, since_ms: i64) -> Option<Run> {
+    let (history, _) = shelf.load(job, since_ms);
+    history.runs.last().filter(|run| run.began_ms >= since_ms).cloned()
 }
 
 fn trigger_word(trigger: Trigger) -> &'static str {

@@ -636,6 +636,52 @@ fn what_a_later_try_saved_is_as_of_that_try() {
     assert_eq!(again.next_ms("a"), Some(T0 + 70_000));
 }
 
+/// What another process ran, such as `esker job run`, counts: nothing is done twice for it, and nothing is forgotten.
+#[test]
+fn a_run_of_another_process_counts() {
+    let jobs = || {
+        [
+            (
+                job("a", Kind::Backup, When { schedule: vec!["@daily".to_owned()], ..watching(1000, 5000) }),
+                Some(MINUTE),
+            ),
+            (job("copy", Kind::Copy, after("a")), None),
+        ]
+    };
+    let learned = |dispatcher: &mut Dispatcher, run: Run| {
+        let mut history = History::default();
+        history.add(run.clone());
+        dispatcher.learned("a", &history, run.ended_ms);
+    };
+    let mut dispatcher = new(&plan(3, jobs()));
+    assert_eq!(names(&dispatcher.poll(T0)), ["a"]);
+    dispatcher.ended("a", Outcome::Failure, T0 + 1000);
+    dispatcher.changed("a", T0 + 2000);
+    assert_eq!(dispatcher.poll(T0 + 9000), [], "in the pause");
+    learned(&mut dispatcher, run(T0 + 10_000, T0 + 12_000, Outcome::Success));
+    // The change was before it and the failure is made good for; the replica is to have it.
+    assert_eq!(names(&dispatcher.poll(T0 + 12_000)), ["copy"]);
+    assert_eq!((dispatcher.due_since_ms("a"), dispatcher.next_ms("a")), (None, Some(T0 + 40_000)));
+    dispatcher.ended("copy", Outcome::Success, T0 + 13_000);
+    assert_eq!(dispatcher.poll(T0 + 20_000), []);
+    // What changes while it runs is another matter.
+    dispatcher.changed("a", T0 + 22_000);
+    learned(&mut dispatcher, run(T0 + 21_000, T0 + 23_000, Outcome::Success));
+    assert_eq!(names(&dispatcher.poll(T0 + 23_000)), ["a", "copy"]);
+    dispatcher.ended("copy", Outcome::Success, T0 + 24_000);
+    dispatcher.ended("a", Outcome::Success, T0 + 24_000);
+    dispatcher.poll(T0 + 24_000);
+    dispatcher.ended("copy", Outcome::Success, T0 + 25_000);
+    // One that could not be begun, because somebody else ran it, is begun when that is over.
+    assert_eq!(names(&dispatcher.poll(T0 + 54_000)), ["a"]);
+    dispatcher.ended("a", Outcome::Interrupted, T0 + 54_001);
+    learned(&mut dispatcher, run(T0 + 53_500, T0 + 56_000, Outcome::Success));
+    assert_eq!(names(&dispatcher.poll(T0 + 56_000)), ["copy"], "it was due before that run began");
+    // A failure has the pause of a failure.
+    learned(&mut dispatcher, run(T0 + 57_000, T0 + 58_000, Outcome::Failure));
+    assert_eq!(dispatcher.next_ms("a"), Some(T0 + 88_000));
+}
+
 #[test]
 fn changes_wait_for_the_pause_after_a_failure_and_schedules_and_people_do_not() {
     let jobs = [(job("a", Kind::Backup, When { schedule: vec!["every 5m".to_owned()], ..watching(0, 1000) }), None)];

@@ -269,6 +269,10 @@ impl Dispatcher {
         if entry.lost.is_some() != lost.is_some() {
             entry.debounce.iter_mut().for_each(|debounce| debounce.changed(now_ms));
         }
+        if entry.lost.is_some() && lost.is_none() {
+            // What was away is back, and with it perhaps why it failed.
+            entry.retry.iter_mut().for_each(|retry| retry.at = retry.at.min(now_ms));
+        }
         entry.lost = lost;
     }
 

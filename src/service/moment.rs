@@ -114,7 +114,7 @@ impl Moment {
         let (now_ms, plan) = (millis(self.world.now()), self.state.plan.clone());
         self.state.queue = Some(Queue::new(&plan.notifiers, host, &self.world));
         for message in self.state.think(now_ms) {
-            tell(&format!("alert {}: {}", message.state.name(), message.alert.summary));
+            tell(&message.log_line());
         }
         let _ = std::fs::write(self.shelf.path(BOOK), self.state.book.to_json().to_string());
         if let Some(path) = &plan.settings.textfile
@@ -247,7 +247,9 @@ impl State {
         let is_old = || rpo.zip(last).is_some_and(|(rpo, last)| now_ms - last.saved_ms() > rpo.as_millis() as i64);
         match self.seeing {
             Seeing::Here => self.dispatcher.watch_lost(&job.name).map(str::to_owned),
-            Seeing::Elsewhere if is_old() => Some("the service has not backed up within the RPO".to_owned()),
+            Seeing::Elsewhere if is_old() => {
+                Some("whether the service sees them is not known, it has not backed up within the RPO".to_owned())
+            }
             Seeing::Elsewhere => None,
             Seeing::Nobody => Some("no service is running".to_owned()),
         }

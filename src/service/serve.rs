@@ -437,11 +437,21 @@ impl Service {
         let mut state = lock(&self.state);
         match &change.what {
             What::Changed => state.dispatcher.changed(&change.job, change.at_ms),
-            What::Fine => state.dispatcher.watch_state(&change.job, WatchState::Fine, now_ms),
+            What::Fine => {
+                let was_lost = state.dispatcher.watch_lost(&change.job).is_some();
+                state.dispatcher.watch_state(&change.job, WatchState::Fine, now_ms);
+                drop(state);
+                if was_lost {
+                    self.tell(&format!("{}: changes are seen again", change.job));
+                }
+            }
             What::Lost(why) => {
                 state.dispatcher.watch_state(&change.job, WatchState::Lost(why.clone()), now_ms);
                 drop(state);
-                self.tell(&format!("{}: changes are not seen, it is looked for them instead: {why}", change.job));
+                self.tell(&format!(
+                    "{}: changes are not seen at once, backups now and again find them: {why}",
+                    change.job
+                ));
             }
         }
     }
@@ -533,7 +543,7 @@ impl Service {
         let text = state.book.to_json().to_string();
         drop(state);
         for message in &messages {
-            self.tell(&format!("alert {}: {}", message.state.name(), message.alert.summary));
+            self.tell(&message.log_line());
         }
         if text != self.book_text {
             // Lost, it is told once more.

@@ -249,7 +249,13 @@ fn problems(standing: &Standing<'_>, drill_failed: Option<&Run>, held: usize) ->
     let history = standing.facts.history;
     let target = |promise: Promise| span(promise.target.unwrap_or_default());
     match standing.age {
-        None => problems.push("it has never succeeded".to_owned()),
+        None => {
+            let why = history.last().map(|run| match &run.message {
+                Some(why) => format!(", the last run failed: {}", one_line(why)),
+                None => format!(", the last run ended as {}", run.outcome.name()),
+            });
+            problems.push(format!("it has never succeeded{}", why.unwrap_or_default()));
+        }
         Some(_) if standing.rpo.is_broken() => {
             let at_risk = span(standing.at_risk);
             problems.push(format!("what is safe is as of {at_risk} ago, and may be {} (RPO)", target(standing.rpo)));

@@ -593,6 +593,18 @@ fn a_lost_watch_is_a_run_at_once_and_every_longest_delay_until_it_is_back_and_th
     assert_eq!((begins(&ran, "a"), dispatcher.watch_lost("a")), (vec![34_000], None));
 }
 
+/// A directory that was moved away and made again: the run that found none failed, and the next waits for nothing.
+#[test]
+fn what_is_seen_again_ends_the_pause_after_a_failure() {
+    let mut dispatcher = new(&plan(2, [(job("a", Kind::Backup, watching(0, 1000)), None)]));
+    dispatcher.watch_state("a", WatchState::Lost("it is gone".to_owned()), T0);
+    assert_eq!(names(&dispatcher.poll(T0)), ["a"]);
+    dispatcher.ended("a", Outcome::Failure, T0 + 1);
+    assert_eq!(dispatcher.poll(T0 + 9_000), []);
+    dispatcher.watch_state("a", WatchState::Fine, T0 + 10_000);
+    assert_eq!(names(&dispatcher.poll(T0 + 10_000)), ["a"]);
+}
+
 #[test]
 fn a_backup_that_failed_is_tried_again_soon_and_then_less_often() {
     let secs = |ran: &[Ran], job: &str| -> Vec<i64> { begins(ran, job).iter().map(|ms| ms / SECOND).collect() };

@@ -491,12 +491,18 @@ fn a_run_by_hand_has_its_hooks_its_tries_and_its_exit_code_and_is_told() {
 fn a_drill_that_fails_is_told_of_as_that_and_only_damage_as_damage() {
     let machine = Machine::new(&format!(
         "[jobs.files]\nrepository = \"main\"\npaths = [\"srv\"]\n\
-         drill = {{ schedule = \"@yearly\", check = \"test ! -e $HOME/bad\" }}\n{LOG}"
+         drill = {{ schedule = \"@yearly\", check = \"test ! -e $HOME/bad\" }}\n\
+         [jobs.part]\nverb = \"drill\"\nrepository = \"main\"\nsnapshot = \"latest:/\"\n\
+         check = \"find . -name file | grep -q file\"\n{LOG}"
     ));
     fs::create_dir(machine.path("srv")).unwrap();
     fs::create_dir_all(machine.path("home")).unwrap();
     fs::write(machine.path("srv/file"), "content").unwrap();
     machine.configured(&["job", "run", "files", "files:drill"]).success();
+    // A part of a snapshot is drilled as well.
+    machine.configured(&["job", "run", "part", "--json"]).success();
+    let list = machine.configured(&["job", "list", "--json"]).success().out();
+    assert!(list.contains("latest:/"), "{list}");
     fs::write(machine.path("home/bad"), "").unwrap();
     let run = machine.configured(&["job", "run", "files:drill", "--json"]);
     let said = (run.json()["outcome"].clone(), run.json()["result"].clone(), run.json()["tries"].clone());

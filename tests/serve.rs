@@ -574,6 +574,29 @@ fn a_run_by_hand_beside_the_service_counts_and_is_pinged() {
     assert_eq!(service.stop().0, Some(0));
 }
 
+/// A notifier that does not deliver still does not when the service is begun again: nobody is told that it is over.
+#[test]
+fn a_restart_is_no_reason_to_tell_that_a_notifier_delivers() {
+    let machine = Machine::new(&format!(
+        "[service]\nsettle = \"0s\"\n\
+         [jobs.broken]\nrepository = \"main\"\ncommand = [\"false\"]\nschedule = \"@yearly\"\nretries = 0\n\
+         [jobs.files]\nrepository = \"main\"\npaths = [\"srv\"]\nschedule = \"every 1s\"\n\
+         [notifiers.bad]\nkind = \"command\"\ncommand = [\"false\"]\n{LOG}"
+    ));
+    fs::create_dir(machine.path("srv")).unwrap();
+    let service = machine.serve();
+    service.wait_for("files: success", 0);
+    machine.configured(&["job", "run", "broken"]);
+    service.wait_for("alert fired, warning: notifier `bad` does not deliver", 0);
+    assert_eq!(service.stop().0, Some(0));
+    let service = machine.serve();
+    let at = service.wait_for("files: success", 0);
+    service.wait_for("files: success", at);
+    assert_eq!(service.stop().0, Some(0));
+    let told: Vec<_> = machine.told().into_iter().filter(|(rule, ..)| rule == "notifier").collect();
+    assert_eq!(told, [("notifier".to_owned(), "bad".to_owned(), "fired".to_owned())]);
+}
+
 #[test]
 fn the_example_and_the_schema_agree_and_the_example_can_be_used() {
     let machine = Machine { dir: tempfile::tempdir().unwrap() };

@@ -8,7 +8,7 @@ use std::time::Duration;
 use jiff::tz::TimeZone;
 use serde_json::Value;
 
-use super::alerts::{Alert, Book, Message, evaluate};
+use super::alerts::{Alert, Book, Message, Rule, evaluate};
 use super::dispatch::Dispatcher;
 use super::facts::{Facts, JobFacts, Seen, StoreFacts};
 use super::history::{History, Run};
@@ -112,7 +112,7 @@ impl Moment {
     pub fn tell(mut self, host: &str, tell: &dyn Fn(&str)) {
         let Ok(Some(_held)) = self.shelf.hold(SERVICE) else { return };
         let (now_ms, plan) = (millis(self.world.now()), self.state.plan.clone());
-        self.state.queue = Some(Queue::new(&plan.notifiers, host, &self.world));
+        self.state.begin_to_tell(host, &self.world);
         for message in self.state.think(now_ms) {
             tell(&message.log_line());
         }
@@ -200,6 +200,15 @@ impl State {
             intervals,
             seeing: Seeing::Here,
         })
+    }
+
+    /// Begins to tell, as those who did not deliver are remembered.
+    pub(super) fn begin_to_tell(&mut self, host: &str, world: &World) {
+        let queue = Queue::new(&self.plan.notifiers, host, world);
+        for (alert, _) in self.book.open().filter(|(alert, _)| alert.rule == Rule::Notifier) {
+            queue.recall(&alert.subject, &alert.detail);
+        }
+        self.queue = Some(queue);
     }
 
     /// What is news now; those who are to hear of it are told.

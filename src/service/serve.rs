@@ -21,7 +21,6 @@ use super::history::{History, Outcome, Run, Trigger};
 use super::http::{self, Server};
 use super::moment::{BOOK, LAST_WORDS, SEEN, SERVICE, State, histories, intervals, used, wrong};
 use super::notify::Ping;
-use super::notify::queue::Queue;
 use super::plan::{Job, Kind, Plan};
 use super::run::{Machine, millis, once};
 use super::runner::{Runner, Stop};
@@ -190,7 +189,7 @@ impl Service {
             Error::new(ErrorKind::Refused, what).hint("stop it, or name another directory with `--state-dir DIR`")
         })?;
         let mut state = State::load(plan.clone(), &inputs.shelf, started_ms, &inputs.host, &*tell)?;
-        state.queue = Some(Queue::new(&plan.notifiers, &inputs.host, &inputs.world));
+        state.begin_to_tell(&inputs.host, &inputs.world);
         let state = Arc::new(Mutex::new(state));
         let mut service = Self {
             inputs,

@@ -128,6 +128,13 @@ impl Queue {
         }
     }
 
+    /// What is remembered of a notifier from before: it does not deliver, until it does.
+    pub fn recall(&self, name: &str, error: &str) {
+        if let Some(lane) = self.lanes.get(name) {
+            lane.lock().facts.error = Some(error.to_owned());
+        }
+    }
+
     /// How each notifier is doing, in the order of names.
     pub fn facts(&self) -> Vec<NotifierFacts> {
         self.lanes.values().map(|lane| lane.lock().facts.clone()).collect()

@@ -479,7 +479,13 @@ pub fn status_lines(facts: &Facts<'_>) -> Vec<String> {
     let asked: Vec<_> = standings.iter().filter(|standing| standing.facts.job.enabled).collect();
     let safe = asked.iter().filter(|standing| standing.is_safe()).count();
     lines.push(String::new());
+    // What is safe is then known from before.
+    let is_seen = !facts.repositories.iter().filter_map(|store| store.seen.as_ref()).any(|seen| seen.error.is_some());
     lines.push(match (exit_code(facts), asked.len()) {
+        (0, 1) if !is_seen => "the job is safe by what was seen before; not all repositories can be reached".to_owned(),
+        (0, all) if !is_seen => {
+            format!("all {all} jobs are safe by what was seen before; not all repositories can be reached")
+        }
         (0, 1) => "the job is safe".to_owned(),
         (0, all) => format!("all {all} jobs are safe"),
         (_, all) if safe == all => "the jobs are safe, and damage is known".to_owned(),

@@ -295,6 +295,12 @@ impl Lines {
 impl Taken {
     fn answer(&self, code: u8) -> Answer {
         let mut answer = Answer { code, lines: self.stdout.take(), ..Answer::default() };
+        // What a check finds is its result, and stands there.
+        let found = answer.lines.iter().filter(|line| line["message_type"] == "error").filter_map(|line| {
+            let object = line["object"].as_str().map(|object| format!("`{object}`: ")).unwrap_or_default();
+            Some(format!("{object}{}", line["error"]["message"].as_str()?))
+        });
+        answer.problems = found.take(PROBLEMS_MAX).collect();
         for line in self.stderr.take() {
             let text = |value: &Value| value.as_str().map(str::to_owned);
             let message = line.get("message").and_then(text);
@@ -320,6 +326,8 @@ impl Taken {
 
 #[cfg(test)]
 mod tests {
+    use serde_json::json;
+
     use super::*;
 
     /// A log has nothing above.
@@ -336,5 +344,19 @@ mod tests {
             "5 could not be read: file1: gone; file2: gone; file3: gone; and 2 more"
         );
         assert_eq!(named("it failed", 1), "it failed");
+    }
+
+    #[test]
+    fn what_a_check_found_is_named() {
+        let mut taken = Taken::default();
+        writeln!(
+            taken.stdout,
+            "{}",
+            json!({ "message_type": "error", "object": "packs/9f", "error": { "message": "gone" } })
+        )
+        .unwrap();
+        let said = json!({ "message_type": "exit_error", "message": "1 object is damaged; each is named above" });
+        writeln!(taken.stderr, "{said}").unwrap();
+        assert_eq!(taken.answer(4).message.as_deref(), Some("1 object is damaged: `packs/9f`: gone"));
     }
 }

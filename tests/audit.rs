@@ -46,7 +46,8 @@ fn everything_that_was_done_is_in_the_history_with_who_did_it() {
     let folded = actions(&machine);
     assert_eq!(folded.iter().filter(|action| *action == "snapshot_made").count(), 3, "{folded:?}");
     assert_eq!(folded.iter().filter(|action| *action == "snapshot_forgotten").count(), 1, "{folded:?}");
-    machine.esker(["audit", "--since", "2000-01-01"]).success();
+    machine.esker(["audit", "--after", "2000-01-01"]).success();
+    machine.esker(["audit", "--since", "7d"]).success();
     machine.esker(["audit", "--since", "soon"]).fails(2);
 }
 

@@ -326,6 +326,10 @@ fn copying_elsewhere_is_reading() {
     assert!(!copied.out().is_empty());
     let told = machine.esker(["audit", "--action", "copy"]).success().out();
     assert!(told.contains(": began to copy snapshots to ") && told.contains("/other, as ada"), "{told}");
+    // A mirror takes no key, and its note does.
+    machine.esker(["copy", "--audit", "--mirror", "--to", "mirror"]).success();
+    let told = machine.esker(["audit", "--action", "copy"]).success().out();
+    assert!(told.contains("/mirror, as ada"), "{told}");
     // The replica is tried by itself, and keeps its own record.
     machine.esker(["drill", "--repo", "other", "--key-file", "other.key"]).success();
     let there = machine.esker(["status", "--json", "--repo", "other", "--key-file", "other.key"]).success().json();

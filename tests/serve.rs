@@ -9,7 +9,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
-use std::io::{BufRead as _, BufReader};
+use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::net::SocketAddr;
 use std::os::unix::process::ExitStatusExt as _;
 use std::path::{Path, PathBuf};
@@ -151,6 +151,15 @@ impl Service {
         let log = self.log();
         let line = log.iter().find(|line| line.contains("status at http://")).unwrap();
         line.rsplit("http://").next().unwrap().trim_end_matches('/').parse().unwrap()
+    }
+
+    /// What it answers to a request.
+    fn get(&self, path: &str) -> String {
+        let mut stream = std::net::TcpStream::connect(self.address()).unwrap();
+        write!(stream, "GET {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n").unwrap();
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).unwrap();
+        answer
     }
 
     fn signal(&self, signal: Signal) {
@@ -407,7 +416,7 @@ fn a_reload_takes_up_what_is_new_and_refuses_what_makes_no_sense() {
     let second = machine.configured(&["serve"]);
     assert_eq!(second.0.status.code(), Some(6), "{second:?}");
     machine
-        .configure(&format!("{job}[jobs.often]\nrepository = \"main\"\npaths = [\"srv\"]\nschedule = \"every 1s\"\n"));
+        .configure(&format!("[service]\nlisten = \"127.0.0.1:0\"\n{job}[jobs.often]\nrepository = \"main\"\npaths = [\"srv\"]\nschedule = \"every 1s\"\n"));
     service.signal(Signal::HUP);
     let at = service.wait_for("2 jobs, 1 new, 0 gone", 0);
     let at = service.wait_for("often: success", at);
@@ -415,7 +424,22 @@ fn a_reload_takes_up_what_is_new_and_refuses_what_makes_no_sense() {
     service.signal(Signal::HUP);
     let at = service.wait_for("line 14, column 14: unknown repository `man`", at);
     // And the one before goes on.
-    service.wait_for("often: success", at);
+    let at = service.wait_for("often: success", at);
+    // Nor is a part of one used: an address that somebody has leaves the one there is, and brings no job.
+    let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    machine.configure(&format!(
+        "[service]\nlisten = \"{}\"\n{job}[jobs.more]\nrepository = \"main\"\npaths = [\"srv\"]\nschedule = \"every 1s\"\n",
+        taken.local_addr().unwrap()
+    ));
+    service.signal(Signal::HUP);
+    let at = service.wait_for("the one before goes on: cannot listen at", at);
+    let answer = service.get("/status");
+    assert!(answer.contains("\"job\":\"often\"") && !answer.contains("\"job\":\"more\""), "{answer}");
+    let at = service.wait_for("often: success", at);
+    assert!(!service.log().iter().any(|line| line.contains("more:")));
+    drop(taken);
+    service.signal(Signal::HUP);
+    service.wait_for("2 jobs, 1 new, 1 gone", at);
     let (code, _) = service.stop();
     assert_eq!(code, Some(0));
     // What changed is written down.
@@ -462,6 +486,117 @@ fn a_run_by_hand_has_its_hooks_its_tries_and_its_exit_code_and_is_told() {
     assert_eq!(list.as_array().unwrap().len(), 5);
 }
 
+/// What a drill finds that is no damage is not told of as damage: somebody's own check that fails. Who trusts the repository less for it looks in the wrong place.
+#[test]
+fn a_drill_that_fails_is_told_of_as_that_and_only_damage_as_damage() {
+    let machine = Machine::new(&format!(
+        "[jobs.files]\nrepository = \"main\"\npaths = [\"srv\"]\n\
+         drill = {{ schedule = \"@yearly\", check = \"test ! -e $HOME/bad\" }}\n\
+         [jobs.part]\nverb = \"drill\"\nrepository = \"main\"\nsnapshot = \"latest:/\"\n\
+         check = \"find . -name file | grep -q file\"\n{LOG}"
+    ));
+    fs::create_dir(machine.path("srv")).unwrap();
+    fs::create_dir_all(machine.path("home")).unwrap();
+    fs::write(machine.path("srv/file"), "content").unwrap();
+    machine.configured(&["job", "run", "files", "files:drill"]).success();
+    // A part of a snapshot is drilled as well.
+    machine.configured(&["job", "run", "part", "--json"]).success();
+    let list = machine.configured(&["job", "list", "--json"]).success().out();
+    assert!(list.contains("latest:/"), "{list}");
+    fs::write(machine.path("home/bad"), "").unwrap();
+    let run = machine.configured(&["job", "run", "files:drill", "--json"]);
+    let said = (run.json()["outcome"].clone(), run.json()["result"].clone(), run.json()["tries"].clone());
+    assert_eq!(said, ("failure".into(), "check_failed".into(), 1.into()), "{run:?}");
+    let told = |rule: &str, subject: &str, state: &str| (rule.to_owned(), subject.to_owned(), state.to_owned());
+    assert_eq!(machine.told(), [told("drill", "files:drill", "fired")]);
+    let status = machine.configured(&["status", "--json"]);
+    assert_eq!((status.0.status.code(), &status.json()["code"]), (Some(1), &Value::from(1)), "{status:?}");
+    // Damage, found by the same drill.
+    fs::remove_file(machine.path("home/bad")).unwrap();
+    let entries = |dir: &Path| fs::read_dir(dir).unwrap().map(|entry| entry.unwrap().path()).collect::<Vec<_>>();
+    for pack in entries(&machine.path("main/packs")).iter().flat_map(|dir| entries(dir)) {
+        fs::write(&pack, vec![0; fs::metadata(&pack).unwrap().len() as usize]).unwrap();
+    }
+    let run = machine.configured(&["job", "run", "files:drill", "--json"]);
+    assert_eq!((run.json()["outcome"].as_str(), run.0.status.code()), (Some("damage"), Some(4)), "{run:?}");
+    assert!(machine.told().contains(&told("damage", "main", "fired")), "{:?}", machine.told());
+    assert_eq!(machine.configured(&["status"]).0.status.code(), Some(4));
+}
+
+/// `esker job run` beside a service: the service knows of it, and a dead man's switch hears of it as of any other run.
+#[test]
+fn a_run_by_hand_beside_the_service_counts_and_is_pinged() {
+    let receiver = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = receiver.local_addr().unwrap();
+    let pings = Arc::new(Mutex::new(Vec::new()));
+    let heard = pings.clone();
+    std::thread::spawn(move || {
+        for stream in receiver.incoming() {
+            let mut stream = stream.unwrap();
+            let mut request = BufReader::new(stream.try_clone().unwrap());
+            let mut first = String::new();
+            request.read_line(&mut first).unwrap();
+            let mut bytes = 0;
+            loop {
+                let mut line = String::new();
+                request.read_line(&mut line).unwrap();
+                match line.to_ascii_lowercase().strip_prefix("content-length:") {
+                    Some(length) => bytes = length.trim().parse().unwrap(),
+                    None if line.trim().is_empty() => break,
+                    None => {}
+                }
+            }
+            request.read_exact(&mut vec![0; bytes]).unwrap();
+            heard.lock().unwrap().push(first.split(['?', ' ']).nth(1).unwrap_or_default().to_owned());
+            let _ = stream.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\nConnection: close\r\n\r\n");
+        }
+    });
+    let machine = Machine::new(&format!(
+        "[service]\nlisten = \"127.0.0.1:0\"\n\
+         [jobs.files]\nrepository = \"main\"\npaths = [\"srv\"]\nschedule = \"@yearly\"\nreplicate = [\"replica\"]\n\
+         [jobs.slow]\nrepository = \"main\"\ncommand = [\"sleep\", \"600\"]\ntimeout = \"1s\"\nretries = 0\n\
+         [notifiers.switch]\nkind = \"ping\"\nurl = \"http://{address}/{{job}}\"\n"
+    ));
+    fs::create_dir(machine.path("srv")).unwrap();
+    let service = machine.serve();
+    service.wait_for("jobs of", 0);
+    machine.configured(&["job", "run", "files"]).success();
+    service.wait_for("files:copy:replica: success", 0);
+    machine.configured(&["job", "run", "slow"]);
+    assert_eq!(*pings.lock().unwrap(), ["/files/start", "/files", "/slow/start", "/slow/fail"]);
+    let said = service.get("/status");
+    let status: Value = serde_json::from_str(&said[said.find('{').unwrap()..]).unwrap();
+    let next = |name: &str| {
+        let jobs = status["jobs"].as_array().unwrap();
+        jobs.iter().find(|job| job["job"] == name).unwrap()["due_since"].clone()
+    };
+    assert_eq!(next("files"), Value::Null, "{status}");
+    assert_eq!(service.stop().0, Some(0));
+}
+
+/// A notifier that does not deliver still does not when the service is begun again: nobody is told that it is over.
+#[test]
+fn a_restart_is_no_reason_to_tell_that_a_notifier_delivers() {
+    let machine = Machine::new(&format!(
+        "[service]\nsettle = \"0s\"\n\
+         [jobs.broken]\nrepository = \"main\"\ncommand = [\"false\"]\nschedule = \"@yearly\"\nretries = 0\n\
+         [jobs.files]\nrepository = \"main\"\npaths = [\"srv\"]\nschedule = \"every 1s\"\n\
+         [notifiers.bad]\nkind = \"command\"\ncommand = [\"false\"]\n{LOG}"
+    ));
+    fs::create_dir(machine.path("srv")).unwrap();
+    let service = machine.serve();
+    service.wait_for("files: success", 0);
+    machine.configured(&["job", "run", "broken"]);
+    service.wait_for("alert fired, warning: notifier `bad` does not deliver", 0);
+    assert_eq!(service.stop().0, Some(0));
+    let service = machine.serve();
+    let at = service.wait_for("files: success", 0);
+    service.wait_for("files: success", at);
+    assert_eq!(service.stop().0, Some(0));
+    let told: Vec<_> = machine.told().into_iter().filter(|(rule, ..)| rule == "notifier").collect();
+    assert_eq!(told, [("notifier".to_owned(), "bad".to_owned(), "fired".to_owned())]);
+}
+
 #[test]
 fn the_example_and_the_schema_agree_and_the_example_can_be_used() {
     let machine = Machine { dir: tempfile::tempdir().unwrap() };
@@ -499,6 +634,10 @@ fn a_killed_run_is_put_down_and_the_next_goes_on() {
     let by_hand = machine.configured(&["job", "run", "slow"]);
     assert_eq!(by_hand.0.status.code(), Some(6), "{by_hand:?}");
     drop(service);
+    wait_until("it is held for ever", || !running());
+    // Nor does it run for who asks how things are.
+    let status = machine.configured(&["status", "--json"]).json();
+    assert_eq!(status["jobs"][0]["running_since"], Value::Null, "{status}");
     machine.configure("[jobs.slow]\nrepository = \"main\"\ncommand = [\"echo\", \"done\"]\n");
     wait_until("it is held for ever", || !running());
     machine.configured(&["job", "run", "slow"]).success();

@@ -507,7 +507,7 @@ pub(super) struct MountArgs {
 #[derive(Debug, clap::Args)]
 pub(super) struct AuditArgs {
     /// Only what happened at or after TIME: a date, a time, or an age such as `7d`
-    #[arg(long, visible_alias = "after", value_name = "TIME")]
+    #[arg(long = "after", visible_alias = "since", value_name = "TIME")]
     pub(super) since: Option<String>,
     /// Only what happened at or before TIME
     #[arg(long, value_name = "TIME")]
@@ -768,8 +768,8 @@ pub(super) enum JobVerb {
         #[arg(long)]
         follow: bool,
         /// Why they run, for the record
-        #[arg(long, hide = true, default_value = "hand")]
-        trigger: Trigger,
+        #[arg(long, hide = true)]
+        trigger: Option<Trigger>,
     },
 }
 

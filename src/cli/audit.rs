@@ -20,7 +20,7 @@ use crate::repo::history::{Event, What};
 use crate::world::Time;
 
 pub(super) fn run(app: &App, args: &AuditArgs) -> Result<()> {
-    let since = choose::moment(app, "--since", args.since.as_ref(), DayEnd::First)?;
+    let since = choose::moment(app, "--after", args.since.as_ref(), DayEnd::First)?;
     let before = choose::moment(app, "--before", args.before.as_ref(), DayEnd::Last)?;
     let repository = place::repository(app)?;
     let reader = Reader::new(&repository)?;

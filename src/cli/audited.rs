@@ -54,7 +54,8 @@ pub(super) fn note(app: &App, repository: &Repository, action: &str, about: Valu
     })
 }
 
-fn wanted(app: &App) -> Result<bool> {
+/// Whether that was asked for.
+pub(super) fn wanted(app: &App) -> Result<bool> {
     if app.global.audit {
         return Ok(true);
     }

@@ -200,6 +200,11 @@ fn run_mirror(app: &App, args: &CopyArgs, to: &OsStr) -> Result<()> {
     if source.place() == target.place() {
         return Err(usage("nothing was mirrored: source and target are one place").into());
     }
+    if audited::wanted(app)? {
+        // A mirror is made without a key; a note takes one.
+        let about = json!({ "to": audited::text_of(&target.place()), "mirror": true });
+        audited::note(app, &place::repository(app)?, "copy", about)?;
+    }
     let work = app.work("mirror");
     let report = mirror::run(&*source, &*target, &options, work.monitor(), |_| Ok(()));
     let took = work.elapsed();

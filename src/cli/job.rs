@@ -17,7 +17,7 @@ use crate::error::{Error, Kind};
 use crate::monitor::Severity;
 use crate::service::history::{History, Outcome, Run, Trigger};
 #[cfg(feature = "service")]
-use crate::service::moment::Moment;
+use crate::service::moment::{Moment, Pings};
 use crate::service::plan::{Job, Plan, When};
 use crate::service::run::{Machine, millis, once};
 use crate::service::runner::Stop;
@@ -28,7 +28,7 @@ pub(super) fn run(app: &App, args: &JobArgs) -> Result<()> {
     let configured = Arc::new(Configured::load(app)?);
     match &args.verb {
         JobVerb::List => list(app, &configured.plan),
-        JobVerb::Run { names, follow, trigger } => run_jobs(app, &configured, names, *follow, trigger),
+        JobVerb::Run { names, follow, trigger } => run_jobs(app, &configured, names, *follow, *trigger),
     }
 }
 
@@ -56,7 +56,14 @@ fn named<'p>(plan: &'p Plan, name: &str) -> Result<&'p Job> {
     .into())
 }
 
-fn run_jobs(app: &App, configured: &Arc<Configured>, names: &[String], follow: bool, trigger: &Trigger) -> Result<()> {
+/// `trigger` is what the service says that has this process run a job; it tells of that run itself.
+fn run_jobs(
+    app: &App,
+    configured: &Arc<Configured>,
+    names: &[String],
+    follow: bool,
+    trigger: Option<Trigger>,
+) -> Result<()> {
     let plan = configured.plan.clone();
     let mut jobs = names.iter().map(|name| named(&plan, name)).collect::<Result<Vec<_>>>()?;
     let runner = InProcess::new(app, configured.clone());
@@ -66,6 +73,8 @@ fn run_jobs(app: &App, configured: &Arc<Configured>, names: &[String], follow: b
     let env = app.env_of_commands().map(|(name, value)| (name.clone(), value.clone())).collect();
     let tell = |line: &str| app.console.remark(Severity::Warning, line);
     let machine = Machine { world: &app.world, runner: &runner, env: &env, tell: &tell };
+    #[cfg(feature = "service")]
+    let pings = trigger.is_none().then(|| Pings::new(&plan, &app.host, &app.world));
     let mut failed = None;
     let mut next = 0;
     while let Some(job) = jobs.get(next).copied() {
@@ -77,10 +86,14 @@ fn run_jobs(app: &App, configured: &Arc<Configured>, names: &[String], follow: b
             }
         }
         let unheld = |error| Error::new(Kind::Failed, format!("cannot hold job `{}`", job.name)).because(error);
-        let run = match once(&machine, &shelf, job, *trigger, None, &stop).map_err(unheld)? {
+        #[cfg(feature = "service")]
+        let began = pings.iter().filter(|_| !shelf.is_running(&job.name)).map(|pings| pings.began(job)).next();
+        let run = match once(&machine, &shelf, job, trigger.unwrap_or(Trigger::Hand), None, &stop).map_err(unheld)? {
             Some((run, _)) => run,
             None => return Err(Error::new(Kind::Refused, format!("job `{}` is being run already", job.name)).into()),
         };
+        #[cfg(feature = "service")]
+        pings.iter().zip(&began).for_each(|(pings, began)| pings.ended(job, began, &run));
         tell_run(app, job, &run)?;
         if run.outcome.is_success() && follow {
             jobs.extend(plan.jobs.values().filter(|other| other.when.after.as_deref() == Some(&job.name)));
@@ -91,6 +104,8 @@ fn run_jobs(app: &App, configured: &Arc<Configured>, names: &[String], follow: b
     }
     #[cfg(feature = "service")]
     Moment::load(plan.clone(), &shelf, &app.world, &app.host, &tell)?.tell(&app.host, &tell);
+    #[cfg(feature = "service")]
+    pings.into_iter().for_each(|pings| pings.finish(&tell));
     let Some((job, run)) = failed else { return Ok(()) };
     let code = if run.code == 0 { u8::from(!run.outcome.is_success()) } else { run.code };
     let why = run.message.unwrap_or_else(|| "see above".to_owned());

@@ -33,14 +33,14 @@ pub(super) fn run(app: &App, args: &NotifyArgs) -> Result<()> {
                 )?;
             }
             (false, None) => app.say(&format!("{name}: delivered"))?,
-            (false, Some(why)) => app.console.print(&format!("error: {name}: {}", super::text::plain(&why))),
+            (false, Some(why)) => app.console.print(&format!("error: {}", super::text::plain(&why))),
         }
     }
     match failed {
         0 => Ok(()),
         _ => {
-            Err(Error::new(Kind::Failed, format!("{failed} of the test messages were not delivered, each named above"))
-                .into())
+            let what = super::text::count(u64::from(failed), "test message was", "test messages were");
+            Err(Error::new(Kind::Failed, format!("{what} not delivered, each named above")).into())
         }
     }
 }

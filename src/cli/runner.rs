@@ -33,6 +33,8 @@ use crate::world::World;
 
 /// Lines kept of what a command prints.
 const LINES_MAX: usize = 64;
+/// Problems named in a message.
+const NAMED_MAX: usize = 3;
 /// Problems kept.
 const PROBLEMS_MAX: usize = 50;
 /// A longer line is not kept.
@@ -211,6 +213,16 @@ impl Runner for InProcess {
     }
 }
 
+/// What is named above on a terminal is named in the message, the first few of it.
+fn named_here(message: &str, problems: &[String]) -> String {
+    let Some(what) = message.strip_suffix("; each is named above").filter(|_| !problems.is_empty()) else {
+        return message.to_owned();
+    };
+    let more = problems.len().saturating_sub(NAMED_MAX);
+    let more = if more > 0 { format!("; and {more} more") } else { String::new() };
+    format!("{what}: {}{more}", problems[..problems.len().min(NAMED_MAX)].join("; "))
+}
+
 /// What a command prints, as far as it is kept.
 #[derive(Clone, Default)]
 struct Taken {
@@ -283,6 +295,12 @@ impl Lines {
 impl Taken {
     fn answer(&self, code: u8) -> Answer {
         let mut answer = Answer { code, lines: self.stdout.take(), ..Answer::default() };
+        // What a check finds is its result, and stands there.
+        let found = answer.lines.iter().filter(|line| line["message_type"] == "error").filter_map(|line| {
+            let object = line["object"].as_str().map(|object| format!("`{object}`: ")).unwrap_or_default();
+            Some(format!("{object}{}", line["error"]["message"].as_str()?))
+        });
+        answer.problems = found.take(PROBLEMS_MAX).collect();
         for line in self.stderr.take() {
             let text = |value: &Value| value.as_str().map(str::to_owned);
             let message = line.get("message").and_then(text);
@@ -291,6 +309,7 @@ impl Taken {
             match line.get("message_type").and_then(Value::as_str) {
                 Some("exit_error") => {
                     let hint = line.get("hint").and_then(text).map(|hint| format!("; hint: {hint}"));
+                    let message = named_here(&message, &answer.problems);
                     answer.message = Some(format!("{message}{}", hint.unwrap_or_default()));
                 }
                 Some("note") => {}
@@ -302,5 +321,42 @@ impl Taken {
             }
         }
         answer
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    /// A log has nothing above.
+    #[test]
+    fn what_was_named_above_is_named_in_the_message() {
+        let problems: Vec<String> = (1..6).map(|at| format!("file{at}: gone")).collect();
+        let named = |message: &str, count: usize| named_here(message, &problems[..count]);
+        assert_eq!(
+            named("2 could not be read; each is named above", 2),
+            "2 could not be read: file1: gone; file2: gone"
+        );
+        assert_eq!(
+            named("5 could not be read; each is named above", 5),
+            "5 could not be read: file1: gone; file2: gone; file3: gone; and 2 more"
+        );
+        assert_eq!(named("it failed", 1), "it failed");
+    }
+
+    #[test]
+    fn what_a_check_found_is_named() {
+        let mut taken = Taken::default();
+        writeln!(
+            taken.stdout,
+            "{}",
+            json!({ "message_type": "error", "object": "packs/9f", "error": { "message": "gone" } })
+        )
+        .unwrap();
+        let said = json!({ "message_type": "exit_error", "message": "1 object is damaged; each is named above" });
+        writeln!(taken.stderr, "{said}").unwrap();
+        assert_eq!(taken.answer(4).message.as_deref(), Some("1 object is damaged: `packs/9f`: gone"));
     }
 }

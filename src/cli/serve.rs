@@ -1,13 +1,15 @@
 //! `serve`: the service, until a signal ends it. SIGHUP has the configuration read again.
 
 use std::ffi::OsString;
-use std::process::{Command, Stdio};
+use std::io::{BufRead as _, BufReader};
+use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use crossbeam_channel::{Receiver, unbounded};
 use rustix::process::{Pid, kill_process};
+use serde_json::Value;
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 
@@ -21,7 +23,7 @@ use crate::monitor::Severity;
 use crate::service::history::Trigger;
 use crate::service::plan::{Job, Plan};
 use crate::service::runner::Stop;
-use crate::service::serve::{Configuration, Inputs, Signal, serve};
+use crate::service::serve::{Configuration, Inputs, Reloaded, Signal, serve};
 
 /// How often a process of its own is looked at.
 const LOOK: Duration = Duration::from_millis(100);
@@ -54,7 +56,8 @@ pub(super) fn run(app: &App) -> Result<()> {
     };
     let path = configured.path.clone();
     let typed = typed(app, &path);
-    let apart = move |job: &Job, trigger: Trigger, stop: &Stop| apart(&typed, job, trigger, stop);
+    let told = tell.clone();
+    let apart = move |job: &Job, trigger: Trigger, stop: &Stop| apart(&typed, job, trigger, stop, &*told);
     let listening_console = app.console.clone();
     let inputs = Inputs {
         world: app.world.clone(),
@@ -78,8 +81,8 @@ pub(super) fn run(app: &App) -> Result<()> {
         for () in asked {
             let again = Configured::load(app).map(Arc::new).map_err(|error| error.with_causes());
             let _ = give.send(again.map(|configured| {
-                runner.replace(configured.clone());
-                configuration(app, &configured)
+                let (runner, configuration) = (runner.clone(), configuration(app, &configured));
+                Reloaded { configuration, take_up: Box::new(move || runner.replace(configured)) }
             }));
         }
         served.join()
@@ -129,6 +132,9 @@ fn signals() -> Result<Receiver<Signal>> {
     Ok(receive)
 }
 
+/// The exit code of a run that another process holds.
+const HELD: i32 = 6;
+
 /// The beginning of a command line that means the same configuration.
 fn typed(app: &App, config: &std::path::Path) -> Vec<OsString> {
     let mut args = vec![OsString::from("--json"), "--config".into(), config.into()];
@@ -138,25 +144,60 @@ fn typed(app: &App, config: &std::path::Path) -> Vec<OsString> {
     args
 }
 
-/// Runs a job in a process of its own. What came of it that process writes down.
-fn apart(typed: &[OsString], job: &Job, trigger: Trigger, stop: &Stop) -> Result<(), String> {
+/// Runs a job in a process of its own. What came of it that process writes down; what it warns of is told.
+fn apart(
+    typed: &[OsString],
+    job: &Job,
+    trigger: Trigger,
+    stop: &Stop,
+    tell: &(dyn Fn(&str) + Sync),
+) -> std::result::Result<(), String> {
     let program = std::env::current_exe().map_err(|error| error.to_string())?;
     let trigger = serde_json::to_value(trigger).ok().and_then(|name| name.as_str().map(str::to_owned));
     let mut command = Command::new(program);
     command.args(typed).args(["job", "run", "--trigger"]).arg(trigger.unwrap_or_else(|| "hand".into())).arg(&job.name);
-    command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
+    command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped());
     let mut child = command.spawn().map_err(|error| error.to_string())?;
+    let stderr = child.stderr.take();
+    std::thread::scope(|scope| {
+        let heard = scope.spawn(|| stderr.map(|stderr| hear(stderr, tell)).unwrap_or_default());
+        let status = wait(&mut child, stop)?;
+        let why = heard.join().ok().flatten();
+        match status.code() {
+            Some(0 | HELD) => Ok(()),
+            _ => Err(why.unwrap_or_else(|| format!("its process ended with {status}"))),
+        }
+    })
+}
+
+/// Tells what a process warns of, and gives why it failed.
+fn hear(stderr: impl std::io::Read, tell: &(dyn Fn(&str) + Sync)) -> Option<String> {
+    let mut why = None;
+    for line in BufReader::new(stderr).lines().map_while(std::result::Result::ok) {
+        let value: Value = serde_json::from_str(&line).unwrap_or_default();
+        let message = value["message"].as_str().map(str::to_owned).unwrap_or(line);
+        match value["message_type"].as_str() {
+            // The service says what came of a run.
+            Some("exit_error") => why = Some(message),
+            _ => tell(&message),
+        }
+    }
+    why
+}
+
+/// Waits for a process; asks it to stop when it is asked.
+fn wait(child: &mut Child, stop: &Stop) -> std::result::Result<ExitStatus, String> {
     let mut asked = false;
     loop {
         match child.try_wait() {
-            Ok(Some(_)) => return Ok(()),
+            Ok(Some(status)) => return Ok(status),
             Ok(None) => {}
             Err(error) => return Err(error.to_string()),
         }
         if stop.wait(LOOK) {
             if !asked {
                 asked = true;
-                let _ = kill_process(Pid::from_child(&child), rustix::process::Signal::TERM);
+                let _ = kill_process(Pid::from_child(child), rustix::process::Signal::TERM);
             }
             std::thread::sleep(LOOK);
         }

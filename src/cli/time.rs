@@ -37,11 +37,15 @@ pub(super) enum DayEnd {
     Last,
 }
 
-/// Reads RFC 3339, a local date with or without a time, or how long ago: `2h ago`.
+/// Reads RFC 3339, a local date with or without a time, or how long ago: `2h ago`, or `2h`.
 pub(super) fn parse(text: &str, now: Time, zone: &TimeZone, day: DayEnd) -> Result<Time, String> {
     let bad =
         || format!("expected a time such as `2026-01-15 10:30`, `2026-01-15T10:30:00Z` or `2h ago`, found `{text}`");
     let text = text.trim();
+    if let Ok(age) = parse_age(text) {
+        let age = i64::try_from(age).map_err(|_| bad())?;
+        return Ok(Time { secs: now.secs.checked_sub(age).ok_or_else(bad)?, ..now });
+    }
     let from = |moment: Timestamp| {
         let nanos = moment.as_nanosecond();
         let secs = i64::try_from(nanos.div_euclid(1_000_000_000)).map_err(|_| bad())?;
@@ -102,6 +106,7 @@ mod tests {
             ("2026-01-15T10:30:00+01:00", "2026-01-15 11:30:00"),
             ("2026-01-14", "2026-01-14 23:59:59"),
             ("2h ago", "2026-01-15 10:30:00"),
+            ("7d", "2026-01-08 12:30:00"),
             ("1 day 30 min ago", "2026-01-14 12:00:00"),
         ] {
             assert_eq!(at(text).as_deref(), Ok(shown), "{text}");

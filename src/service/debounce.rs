@@ -40,6 +40,12 @@ impl Debounce {
         self.pending.take().map(|(first, _)| first)
     }
 
+    /// A run that began then took up what had changed. What changed after it, or since it began, is for another one.
+    pub fn take_before(&mut self, began_ms: i64) {
+        self.pending =
+            self.pending.filter(|(_, last)| *last >= began_ms).map(|(first, last)| (first.max(began_ms), last));
+    }
+
     /// The same changes, by a clock that was put back to `now_ms`.
     pub fn clamp(&mut self, now_ms: i64) {
         self.pending = self.pending.map(|(first, last)| (first.min(now_ms), last.min(now_ms)));
@@ -96,6 +102,18 @@ mod tests {
             state.changed(now);
         }
         assert_eq!(runs, (1..12).map(|run| run * 5000).collect::<Vec<_>>());
+    }
+
+    #[test]
+    fn a_run_of_somebody_else_takes_up_what_changed_before_it() {
+        let mut state = debounce(1000, 5000);
+        state.changed(500);
+        state.take_before(600);
+        assert_eq!(state.due_ms(), None);
+        state.changed(500);
+        state.changed(700);
+        state.take_before(600);
+        assert_eq!((state.first_ms(), state.due_ms()), (Some(600), Some(1700)));
     }
 
     #[test]

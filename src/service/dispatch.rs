@@ -24,7 +24,7 @@ use std::collections::BTreeMap;
 use jiff::tz::TimeZone;
 
 use super::debounce::{Debounce, ms};
-use super::history::{History, Outcome, Trigger};
+use super::history::{History, Outcome, Run, Trigger};
 use super::plan::{Job, Kind, Plan};
 use super::schedule::Schedule;
 
@@ -269,6 +269,10 @@ impl Dispatcher {
         if entry.lost.is_some() != lost.is_some() {
             entry.debounce.iter_mut().for_each(|debounce| debounce.changed(now_ms));
         }
+        if entry.lost.is_some() && lost.is_none() {
+            // What was away is back, and with it perhaps why it failed.
+            entry.retry.iter_mut().for_each(|retry| retry.at = retry.at.min(now_ms));
+        }
         entry.lost = lost;
     }
 
@@ -286,6 +290,14 @@ impl Dispatcher {
         }
     }
 
+    /// Of the run that goes on this try is the last: what it saves is as of then. What changed before it and was not
+    /// seen to is saved as well, what changed since its beginning is due again.
+    pub fn tried(&mut self, job: &str, at_ms: i64) {
+        if let Some(running) = self.entries.get_mut(job).and_then(|entry| entry.running.as_mut()) {
+            running.began = running.began.max(at_ms);
+        }
+    }
+
     /// A run has ended, retries included.
     pub fn ended(&mut self, job: &str, outcome: Outcome, now_ms: i64) {
         let entry = self.entries.get_mut(job).filter(|entry| entry.running.is_some());
@@ -297,6 +309,22 @@ impl Dispatcher {
         if outcome.is_success() {
             for next in self.entries.values_mut().filter(|next| next.rules.after.as_deref() == Some(job)) {
                 if next.rules.enabled && !next.gone {
+                    next.owe(now_ms, Trigger::After);
+                }
+            }
+        }
+    }
+
+    /// Another process ran a job to its end, and wrote down what came of it: that counts as if it had been run here.
+    pub fn learned(&mut self, job: &str, history: &History, now_ms: i64) {
+        let Some(entry) = self.entries.get_mut(job).filter(|entry| entry.running.is_none() && !entry.gone) else {
+            return;
+        };
+        let Some(last) = history.last().cloned() else { return };
+        entry.learned(history, &last, now_ms);
+        if last.outcome.is_success() {
+            for next in self.entries.values_mut().filter(|next| next.rules.after.as_deref() == Some(job)) {
+                if next.rules.enabled && !next.gone && next.last_begin.is_none_or(|began| began < last.ended_ms) {
                     next.owe(now_ms, Trigger::After);
                 }
             }
@@ -408,7 +436,7 @@ impl Entry {
             retry: None,
             failures: history.failures,
             running: None,
-            last_success: history.last_success.as_ref().map(|run| run.began_ms),
+            last_success: history.last_success.as_ref().map(Run::saved_ms),
             last_begin: last.map(|run| run.began_ms),
             scheduled: history.scheduled_ms,
             known: now,
@@ -557,6 +585,28 @@ impl Entry {
         }
         if outcome.is_success() || (outcome != Outcome::Interrupted && !self.rules.protects) {
             self.scheduled = Some(began);
+        }
+    }
+
+    /// What came due before a run of another process is done by it if it succeeded; if not, there is a pause as after
+    /// a failure of one's own.
+    fn learned(&mut self, history: &History, last: &Run, now: i64) {
+        let saved = last.saved_ms().min(now);
+        self.failures = history.failures;
+        self.last_begin = self.last_begin.max(Some(last.began_ms.min(now)));
+        if last.outcome.is_success() {
+            self.last_success = self.last_success.max(Some(saved));
+            self.scheduled = self.scheduled.max(Some(saved));
+            let left = |due: &Due| due.since >= saved || due.trigger == Trigger::Hand;
+            self.due = self.due.filter(left);
+            self.ready = self.ready.filter(|_| self.due.is_some());
+            // What is left has waited for that run alone.
+            self.retry = self.retry.filter(|retry| left(&retry.due)).map(|retry| Retry { at: now, ..retry });
+            self.debounce.iter_mut().for_each(|debounce| debounce.take_before(saved));
+        } else if last.outcome != Outcome::Interrupted && self.rules.protects && self.rules.enabled {
+            let due = Due { since: last.began_ms.min(now), trigger: Trigger::CatchUp, urgent: false };
+            let due = due.with(self.retry.map(|retry| retry.due));
+            self.retry = Some(Retry { at: now.saturating_add(self.rules.pause(self.failures)), due });
         }
     }
 

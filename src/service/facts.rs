@@ -88,10 +88,10 @@ pub struct NotifierFacts {
 }
 
 impl JobFacts<'_> {
-    /// How old what is safe is, in seconds: since the last successful run began. `None` before any.
+    /// How old what is safe is, in seconds: since the successful try of the last run began. `None` before any.
     pub fn age_secs(&self, now_ms: i64) -> Option<f64> {
         let last = self.history.last_success.as_ref()?;
-        Some((now_ms - last.began_ms).max(0) as f64 / 1000.0)
+        Some((now_ms - last.saved_ms()).max(0) as f64 / 1000.0)
     }
 
     /// Since when something has been there that is not safe, milliseconds since 1970; `None` when all is.
@@ -103,8 +103,8 @@ impl JobFacts<'_> {
         let watched = self.job.when.watch.is_some() && self.watch_lost.is_none();
         match self.due_since_ms {
             // A failure since then may have been for a change.
-            _ if !watched || self.history.failures > 0 => Some(last.began_ms),
-            Some(due) => Some(due.max(last.began_ms)),
+            _ if !watched || self.history.failures > 0 => Some(last.saved_ms()),
+            Some(due) => Some(due.max(last.saved_ms())),
             None => None,
         }
     }

@@ -15,6 +15,9 @@ pub const RUNS_MAX: usize = 500;
 pub const BUCKETS: [f64; 14] =
     [0.1, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0, 300.0, 900.0, 3600.0, 14_400.0, 86_400.0];
 
+/// What a drill says of itself that found nothing wrong, and took longer than its RTO.
+pub const TOO_SLOW: &str = "too_slow";
+
 /// What is remembered of a job. Times are milliseconds since 1970.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default, rename_all = "kebab-case")]
@@ -126,7 +129,7 @@ impl std::str::FromStr for Trigger {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub struct Run {
-    /// When the first try began: what it saved is at least as new.
+    /// When the first try began.
     pub began_ms: i64,
     /// When the last try ended.
     pub ended_ms: i64,
@@ -146,6 +149,9 @@ pub struct Run {
     /// The snapshot it made.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub snapshot: Option<String>,
+    /// How a drill went, in its own word: [`TOO_SLOW`], `check_failed`, …
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub result: Option<String>,
     /// What the verb counted: the numbers of its summary by their JSON names, such as
     /// `total_bytes_processed`.
     #[serde(default)]
@@ -153,6 +159,11 @@ pub struct Run {
 }
 
 impl Run {
+    /// As of when what it saved is: since the try began that saved it, all that was there then is safe.
+    pub fn saved_ms(&self) -> i64 {
+        self.tried_ms
+    }
+
     /// How long the last try took, in seconds.
     pub fn seconds(&self) -> f64 {
         (self.ended_ms - self.tried_ms).max(0) as f64 / 1000.0
@@ -167,6 +178,8 @@ impl History {
         self.running_since_ms = None;
         if run.outcome.is_success() {
             self.failures = 0;
+            // Whoever began it: what was due before is done.
+            self.scheduled_ms = self.scheduled_ms.max(Some(run.saved_ms()));
             self.last_success = Some(run.clone());
         } else if run.outcome != Outcome::Interrupted {
             self.failures += 1;

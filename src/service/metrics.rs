@@ -67,7 +67,11 @@ const fn gauge(name: &'static str, labels: &'static [&'static str], help: &'stat
 /// Every metric there is, in the order they are written.
 pub const METRICS: &[Metric] = &[
     counter("backup_operations_total", BACKUP, "Backups that ended, except those stopped with the service."),
-    counter("backup_operations_successful_total", BACKUP, "Backups that made a snapshot."),
+    counter(
+        "backup_operations_successful_total",
+        BACKUP,
+        "Backups that succeeded: they made a snapshot, or found nothing changed.",
+    ),
     Metric {
         name: "backup_duration_seconds",
         shape: Shape::Histogram,
@@ -78,7 +82,7 @@ pub const METRICS: &[Metric] = &[
     gauge(
         "backup_last_success_timestamp",
         BACKUP,
-        "When the last successful backup began, seconds since 1970: what it saved is at least as new.",
+        "When the last successful backup began, seconds since 1970: what it saved is at least as new. Of one tried again, the last try.",
     ),
     gauge("seconds_since_last_backup", BACKUP, "Seconds since the last successful backup began."),
     counter("restore_test_results_total", &["job", "tier", "repository", "result"], "Drills, by how they ended."),
@@ -344,7 +348,7 @@ fn of_backup(samples: &mut Samples, facts: &Facts<'_>, standing: &Standing<'_>, 
     let known_ms = Some(history.since_ms).filter(|ms| *ms > 0).or(process.started_ms);
     let mut add = |name, value: Option<f64>| samples.add_known(name, &labels, value);
     add("backup_size_bytes", newest.and_then(size));
-    add("backup_last_success_timestamp", success.map(|run| secs(run.began_ms)));
+    add("backup_last_success_timestamp", success.map(|run| secs(run.saved_ms())));
     add("seconds_since_last_backup", standing.age);
     add("esker_rpo_actual_seconds", Some(standing.at_risk).filter(|_| known_ms.is_some() || standing.age.is_some()));
     let since_ms = job.at_risk_since_ms().filter(|ms| *ms > 0);

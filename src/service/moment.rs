@@ -8,13 +8,14 @@ use std::time::Duration;
 use jiff::tz::TimeZone;
 use serde_json::Value;
 
-use super::alerts::{Alert, Book, Message, evaluate};
+use super::alerts::{Alert, Book, Message, Rule, evaluate};
 use super::dispatch::Dispatcher;
 use super::facts::{Facts, JobFacts, Seen, StoreFacts};
-use super::history::History;
+use super::history::{History, Run};
 use super::metrics::{self, Process};
+use super::notify::Ping;
 use super::notify::queue::Queue;
-use super::plan::{Job, Plan};
+use super::plan::{Channel, Job, Notifier, Plan};
 use super::run::millis;
 use super::runner::{Runner, Stop};
 use super::shelf::Shelf;
@@ -80,6 +81,12 @@ impl Moment {
     /// Schedules that mean nothing.
     pub fn load(plan: Arc<Plan>, shelf: &Shelf, world: &World, host: &str, tell: &dyn Fn(&str)) -> Result<Self> {
         let mut state = State::load(plan, shelf, millis(world.now()), host, tell)?;
+        // A run that was killed is not going on.
+        for (name, history) in state.histories.iter_mut().filter(|(_, history)| history.running_since_ms.is_some()) {
+            if !shelf.is_running(name) {
+                history.running_since_ms = None;
+            }
+        }
         state.seeing = if matches!(shelf.hold(SERVICE), Ok(None)) { Seeing::Elsewhere } else { Seeing::Nobody };
         Ok(Self { state, shelf: shelf.clone(), world: world.clone() })
     }
@@ -105,9 +112,9 @@ impl Moment {
     pub fn tell(mut self, host: &str, tell: &dyn Fn(&str)) {
         let Ok(Some(_held)) = self.shelf.hold(SERVICE) else { return };
         let (now_ms, plan) = (millis(self.world.now()), self.state.plan.clone());
-        self.state.queue = Some(Queue::new(&plan.notifiers, host, &self.world));
+        self.state.begin_to_tell(host, &self.world);
         for message in self.state.think(now_ms) {
-            tell(&format!("alert {}: {}", message.state.name(), message.alert.summary));
+            tell(&message.log_line());
         }
         let _ = std::fs::write(self.shelf.path(BOOK), self.state.book.to_json().to_string());
         if let Some(path) = &plan.settings.textfile
@@ -115,10 +122,48 @@ impl Moment {
         {
             tell(&error.with_causes());
         }
-        let left = self.state.queue.take().map_or(0, |queue| queue.finish(LAST_WORDS));
-        if left > 0 {
-            tell(&format!("{left} messages were not delivered"));
-        }
+        let undelivered = self.state.queue.take().map(|queue| queue.deliver_all(LAST_WORDS));
+        undelivered.iter().flatten().for_each(|line| tell(line));
+    }
+}
+
+/// The signs of life of runs by hand: dead man's switches hear of every run, whoever began it.
+pub struct Pings {
+    queue: Queue,
+    world: World,
+}
+
+impl std::fmt::Debug for Pings {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Pings")
+    }
+}
+
+impl Pings {
+    /// For the dead man's switches of a plan, from this machine.
+    pub fn new(plan: &Plan, host: &str, world: &World) -> Self {
+        let is_ping = |notifier: &Notifier| matches!(notifier.channel, Channel::Ping { .. });
+        let pings = plan.notifiers.iter().filter(|(_, notifier)| is_ping(notifier));
+        let pings = pings.map(|(name, notifier)| (name.clone(), notifier.clone())).collect();
+        Self { queue: Queue::new(&pings, host, world), world: world.clone() }
+    }
+
+    /// A run begins; gives what it is called until it ends.
+    pub fn began(&self, job: &Job) -> String {
+        let run = Ping::run_id(&self.world);
+        self.queue.ping(job, &Ping::began(&job.name, &run));
+        run
+    }
+
+    /// A run ended.
+    pub fn ended(&self, job: &Job, run: &str, how: &Run) {
+        Ping::ended(&job.name, run, how).iter().for_each(|ping| self.queue.ping(job, ping));
+    }
+
+    /// Waits until all is delivered or given up, and says what was not.
+    pub fn finish(self, tell: &dyn Fn(&str)) {
+        let finished = self.queue.deliver_all(LAST_WORDS);
+        finished.iter().for_each(|line| tell(line));
     }
 }
 
@@ -155,6 +200,15 @@ impl State {
             intervals,
             seeing: Seeing::Here,
         })
+    }
+
+    /// Begins to tell, as those who did not deliver are remembered.
+    pub(super) fn begin_to_tell(&mut self, host: &str, world: &World) {
+        let queue = Queue::new(&self.plan.notifiers, host, world);
+        for (alert, _) in self.book.open().filter(|(alert, _)| alert.rule == Rule::Notifier) {
+            queue.recall(&alert.subject, &alert.detail);
+        }
+        self.queue = Some(queue);
     }
 
     /// What is news now; those who are to hear of it are told.
@@ -199,10 +253,12 @@ impl State {
         job.when.watch.as_ref()?;
         let last = self.histories.get(&job.name).and_then(|history| history.last_success.as_ref());
         let rpo = self.plan.tier(job).and_then(|tier| tier.rpo);
-        let is_old = || rpo.zip(last).is_some_and(|(rpo, last)| now_ms - last.began_ms > rpo.as_millis() as i64);
+        let is_old = || rpo.zip(last).is_some_and(|(rpo, last)| now_ms - last.saved_ms() > rpo.as_millis() as i64);
         match self.seeing {
             Seeing::Here => self.dispatcher.watch_lost(&job.name).map(str::to_owned),
-            Seeing::Elsewhere if is_old() => Some("the service has not backed up within the RPO".to_owned()),
+            Seeing::Elsewhere if is_old() => {
+                Some("whether the service sees them is not known, it has not backed up within the RPO".to_owned())
+            }
             Seeing::Elsewhere => None,
             Seeing::Nobody => Some("no service is running".to_owned()),
         }

@@ -61,6 +61,7 @@ impl Machine<'_> {
             tries: 0,
             message: None,
             snapshot: None,
+            result: None,
             numbers: BTreeMap::new(),
         };
         let mut wait = job.retry_wait;
@@ -105,6 +106,9 @@ impl Machine<'_> {
     }
 
     fn attempt(&self, job: &Job, run: &mut Run, stop: &Stop) {
+        // What the try before left.
+        (run.snapshot, run.result) = (None, None);
+        run.numbers.clear();
         for hook in &job.hooks.before {
             if let Err(why) = self.hook(job, hook, &[], stop) {
                 run.outcome = if stop.is_asked() { Outcome::Interrupted } else { Outcome::Failure };
@@ -115,10 +119,13 @@ impl Machine<'_> {
         }
         let call = Call { repository: job.repository.clone(), target: job.target.clone(), args: job.args.clone() };
         let (answer, late) = self.within(job.timeout, stop, |stop| self.runner.run(&call, stop));
+        read_summary(job.kind, &answer, run);
         run.code = answer.code;
         run.outcome = match answer.code {
             0 => Outcome::Success,
             3 | 5 => Outcome::Warning,
+            // A drill ends with that, too, when it was slow, or somebody's own check did not like what was restored.
+            4 if run.result.as_deref().is_some_and(|result| result != "damaged") => Outcome::Failure,
             4 => Outcome::Damage,
             _ if late => Outcome::Timeout,
             130 => Outcome::Interrupted,
@@ -133,7 +140,6 @@ impl Machine<'_> {
                 .clone()
                 .or_else(|| (run.outcome != Outcome::Success).then(|| answer.problems.first().cloned()).flatten()),
         };
-        read_summary(job.kind, &answer, run);
     }
 
     /// Calls `work` with a stop that is asked for when so much time has passed; says whether it was.
@@ -160,7 +166,8 @@ impl Machine<'_> {
         command.args(args).env_clear().envs(self.env).stdin(Stdio::null());
         command.env("ESKER_JOB", &job.name).env("ESKER_REPOSITORY_NAME", &job.repository);
         command.envs(env.iter().map(|(name, value)| (OsStr::new(*name), value)));
-        let ended = process::run(command, job.timeout.unwrap_or(HOOK_TIMEOUT), &|| stop.is_asked(), &mut |_| {});
+        let most = job.timeout.unwrap_or(HOOK_TIMEOUT);
+        let ended = process::run(command, most, &|| stop.is_asked(), &mut |_| {});
         let failed = |why: &dyn std::fmt::Display| Err(format!("`{}`: {why}", program.to_string_lossy()));
         let ended = match ended {
             Ok(ended) => ended,
@@ -171,6 +178,9 @@ impl Machine<'_> {
         match ended.status {
             Some(status) if status.success() && !ended.timed_out => Ok(()),
             Some(status) if !ended.timed_out => failed(&format!("{status}{said}")),
+            _ if ended.timed_out => {
+                failed(&format!("stopped after {} s, which is all it may take{said}", most.as_secs()))
+            }
             _ => failed(&format!("it was stopped{said}")),
         }
     }
@@ -201,9 +211,10 @@ pub fn once(
     Ok(Some((run, history)))
 }
 
-/// Whether another try may end better: not so for a wrong command line, a wrong key, a refusal.
+/// Whether another try may end better: not so for a wrong command line, a wrong key, a refusal, nor for what a drill
+/// found.
 fn may_be_better(code: u8) -> bool {
-    !matches!(code, 2 | 6 | 12 | 13)
+    !matches!(code, 2 | 4 | 6 | 12 | 13)
 }
 
 fn outcome_env(run: &Run) -> Vec<(&'static str, OsString)> {
@@ -225,6 +236,9 @@ fn read_summary(kind: Kind, answer: &Answer, run: &mut Run) {
     let Some(summary) = answer.lines.iter().rev().find(is_summary).and_then(|line| line.as_object()) else { return };
     let numbers = summary.iter().filter_map(|(name, value)| Some((name.clone(), value.as_f64()?)));
     run.numbers = numbers.collect();
+    if kind == Kind::Drill {
+        run.result = summary.get("result").and_then(|result| result.as_str()).map(str::to_owned);
+    }
     if kind == Kind::Backup {
         run.snapshot = summary.get("snapshot_id").and_then(|id| id.as_str()).map(str::to_owned);
     }

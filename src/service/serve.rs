@@ -7,6 +7,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::OsString;
+use std::net::SocketAddr;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant, SystemTime};
@@ -16,11 +17,10 @@ use serde_json::{Value, json};
 
 use super::dispatch::{Start, WatchState};
 use super::facts::Seen;
-use super::history::{Outcome, Run, Trigger};
+use super::history::{History, Outcome, Run, Trigger};
 use super::http::{self, Server};
 use super::moment::{BOOK, LAST_WORDS, SEEN, SERVICE, State, histories, intervals, used, wrong};
-use super::notify::queue::Queue;
-use super::notify::{Ping, Signal as PingSignal};
+use super::notify::Ping;
 use super::plan::{Job, Kind, Plan};
 use super::run::{Machine, millis, once};
 use super::runner::{Runner, Stop};
@@ -56,7 +56,21 @@ pub struct Configuration {
     pub digest: String,
 }
 
-/// Runs a job in a process of its own.
+/// A configuration that was read again, and what has runs go by it from then on.
+pub struct Reloaded {
+    /// What it says.
+    pub configuration: Configuration,
+    /// Called when all of it can be used.
+    pub take_up: Box<dyn FnOnce() + Send>,
+}
+
+impl std::fmt::Debug for Reloaded {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Reloaded({})", self.configuration.digest)
+    }
+}
+
+/// Runs a job in a process of its own, which writes down what came of it. Fails if it could not be run.
 pub type Apart = dyn Fn(&Job, Trigger, &Stop) -> std::result::Result<(), String> + Send + Sync;
 
 /// What the service takes from its process.
@@ -73,8 +87,8 @@ pub struct Inputs {
     pub host: String,
     /// What is configured.
     pub configuration: Configuration,
-    /// Reads the configuration again; whatever runs from then on runs by the new one.
-    pub reload: Box<dyn Fn() -> std::result::Result<Configuration, String> + Send>,
+    /// Reads the configuration again.
+    pub reload: Box<dyn Fn() -> std::result::Result<Reloaded, String> + Send>,
     /// What the process is asked.
     pub signals: Receiver<Signal>,
     /// Takes lines for the log.
@@ -82,7 +96,7 @@ pub struct Inputs {
     /// Runs a job in a process of its own, and waits for it.
     pub apart: Arc<Apart>,
     /// Called with the address that is listened at.
-    pub listening: Box<dyn Fn(std::net::SocketAddr) + Send>,
+    pub listening: Box<dyn Fn(SocketAddr) + Send>,
 }
 
 impl std::fmt::Debug for Inputs {
@@ -142,6 +156,8 @@ struct Service {
     changes: (Sender<Change>, Receiver<Change>),
     watcher: Option<Watcher>,
     server: Option<Server>,
+    /// Where it was asked to listen: port 0 is any.
+    listen: Option<SocketAddr>,
     stop: Stop,
     started_ms: i64,
     looks: BTreeMap<String, Look>,
@@ -173,7 +189,7 @@ impl Service {
             Error::new(ErrorKind::Refused, what).hint("stop it, or name another directory with `--state-dir DIR`")
         })?;
         let mut state = State::load(plan.clone(), &inputs.shelf, started_ms, &inputs.host, &*tell)?;
-        state.queue = Some(Queue::new(&plan.notifiers, &inputs.host, &inputs.world));
+        state.begin_to_tell(&inputs.host, &inputs.world);
         let state = Arc::new(Mutex::new(state));
         let mut service = Self {
             inputs,
@@ -184,6 +200,7 @@ impl Service {
             changes: crossbeam_channel::bounded(1024),
             watcher: None,
             server: None,
+            listen: None,
             stop: Stop::default(),
             started_ms,
             looks: BTreeMap::new(),
@@ -192,8 +209,8 @@ impl Service {
             book_text: String::new(),
             stamps: BTreeMap::new(),
         };
-        service.listen(&plan)?;
-        service.watch(&plan)?;
+        service.listen(plan.settings.listen)?;
+        service.watcher = service.watch(&plan)?;
         service.note_configuration(&service.inputs.configuration.clone());
         Ok(service)
     }
@@ -206,31 +223,46 @@ impl Service {
         (self.inputs.tell)(line);
     }
 
-    fn listen(&mut self, plan: &Plan) -> Result<()> {
-        let wanted = plan.settings.listen;
-        if self.server.as_ref().map(Server::address) == wanted {
+    /// Listens where it is to, or where it did when that cannot be.
+    fn listen(&mut self, wanted: Option<SocketAddr>) -> Result<()> {
+        if self.listen == wanted {
             return Ok(());
         }
-        self.server = None;
+        let before = self.listen;
+        // The same port at another address is free when the one before is.
+        if wanted.zip(before).is_none_or(|(wanted, before)| wanted.port() == before.port()) {
+            (self.server, self.listen) = (None, None);
+        }
         let Some(address) = wanted else { return Ok(()) };
+        match self.listen_at(address) {
+            Err(error) => {
+                if let (None, Some(before)) = (self.listen, before) {
+                    self.listen_at(before)?;
+                }
+                Err(error)
+            }
+            done => done,
+        }
+    }
+
+    fn listen_at(&mut self, address: SocketAddr) -> Result<()> {
         let told = Told { world: self.inputs.world.clone(), started_ms: self.started_ms, state: self.state.clone() };
         let server = http::start(address, Arc::new(told), http::Limits::default())?;
         (self.inputs.listening)(server.address());
-        self.server = Some(server);
+        (self.server, self.listen) = (Some(server), Some(address));
         Ok(())
     }
 
-    fn watch(&mut self, plan: &Plan) -> Result<()> {
-        self.watcher = None;
+    /// Begins to watch what a plan has watched.
+    fn watch(&self, plan: &Plan) -> Result<Option<Watcher>> {
         let watched = plan.jobs.values().filter(|job| job.enabled);
         let watched: Vec<_> = watched.filter_map(|job| Some((job.name.clone(), job.when.watch.clone()?))).collect();
         if watched.is_empty() {
-            return Ok(());
+            return Ok(None);
         }
         let world = self.inputs.world.clone();
         let watcher = Watcher::start(&watched, self.changes.0.clone(), move || millis(world.now()));
-        self.watcher = Some(watcher.map_err(wrong)?);
-        Ok(())
+        watcher.map(Some).map_err(wrong)
     }
 
     fn run(mut self) -> Result<()> {
@@ -314,7 +346,7 @@ impl Service {
             history.running_since_ms = Some(now_ms);
         }
         let ping = Ping::run_id(&self.inputs.world);
-        let began = Ping { job: job.name.clone(), signal: PingSignal::Start, run: ping.clone(), body: String::new() };
+        let began = Ping::began(&job.name, &ping);
         state.queue.iter().for_each(|queue| queue.ping(&job, &began));
         let scheduled_ms = state.dispatcher.scheduled_ms(&job.name);
         drop(state);
@@ -325,7 +357,10 @@ impl Service {
         let (name, trigger, run_id) = (job.name.clone(), start.trigger, ping.clone());
         let work = move || {
             let run = || match job.nice {
-                Some(_) => apart(&job, trigger, &stop).map(|()| None),
+                Some(_) => {
+                    let done = apart(&job, trigger, &stop);
+                    ran_since(&shelf, &job.name, now_ms).map_or_else(|| done.map(|()| None), |run| Ok(Some(run)))
+                }
                 None => {
                     let tell = |line: &str| tell(line);
                     let machine = Machine { world: &world, runner: &*runner, env: &env, tell: &tell };
@@ -356,30 +391,24 @@ impl Service {
         let (history, told) = self.inputs.shelf.load(name, now_ms);
         told.iter().for_each(|line| self.tell(line));
         let mut state = lock(&self.state);
-        let known = state.histories.get(name).and_then(|known| known.runs.last().map(|run| run.ended_ms));
         let (run, why) = match result {
-            Ok(Some(run)) => (Some(run), None),
-            // A process of its own, or another one than this, ran it: what it wrote down counts.
-            Ok(None) => (history.runs.last().filter(|run| Some(run.ended_ms) != known).cloned(), None),
+            Ok(run) => (run, None),
             Err(why) => (None, Some(why)),
         };
         let outcome = run.as_ref().map_or(Outcome::Failure, |run| run.outcome);
         let held = run.is_none() && why.is_none();
+        run.iter().for_each(|run| state.dispatcher.tried(name, run.tried_ms));
         // Somebody else runs it just now; it is tried again as after an interruption.
         state.dispatcher.ended(name, if held { Outcome::Interrupted } else { outcome }, now_ms);
+        if held && history.running_since_ms.is_none() {
+            // It has ended meanwhile.
+            state.dispatcher.learned(name, &history, now_ms);
+        }
         state.histories.insert(name.to_owned(), history);
         let job = state.plan.jobs.get(name).cloned();
         let queue = state.queue.as_ref();
         if let (Some(job), Some(run), Some(queue)) = (&job, &run, queue) {
-            let body =
-                run.message.clone().unwrap_or_else(|| format!("{} in {:.1} s", run.outcome.name(), run.seconds()));
-            let signal = match run.outcome {
-                Outcome::Success | Outcome::Warning => Some(PingSignal::Success),
-                Outcome::Interrupted => None,
-                _ => Some(PingSignal::Failure(run.code)),
-            };
-            let ended = |signal| Ping { job: name.to_owned(), signal, run: ping.to_owned(), body };
-            signal.map(ended).iter().for_each(|ping| queue.ping(job, ping));
+            Ping::ended(name, ping, run).iter().for_each(|ping| queue.ping(job, ping));
         }
         drop(state);
         let line = match (&run, why) {
@@ -407,11 +436,21 @@ impl Service {
         let mut state = lock(&self.state);
         match &change.what {
             What::Changed => state.dispatcher.changed(&change.job, change.at_ms),
-            What::Fine => state.dispatcher.watch_state(&change.job, WatchState::Fine, now_ms),
+            What::Fine => {
+                let was_lost = state.dispatcher.watch_lost(&change.job).is_some();
+                state.dispatcher.watch_state(&change.job, WatchState::Fine, now_ms);
+                drop(state);
+                if was_lost {
+                    self.tell(&format!("{}: changes are seen again", change.job));
+                }
+            }
             What::Lost(why) => {
                 state.dispatcher.watch_state(&change.job, WatchState::Lost(why.clone()), now_ms);
                 drop(state);
-                self.tell(&format!("{}: changes are not seen, it is looked for them instead: {why}", change.job));
+                self.tell(&format!(
+                    "{}: changes are not seen at once, backups now and again find them: {why}",
+                    change.job
+                ));
             }
         }
     }
@@ -503,7 +542,7 @@ impl Service {
         let text = state.book.to_json().to_string();
         drop(state);
         for message in &messages {
-            self.tell(&format!("alert {}: {}", message.state.name(), message.alert.summary));
+            self.tell(&message.log_line());
         }
         if text != self.book_text {
             // Lost, it is told once more.
@@ -522,9 +561,14 @@ impl Service {
             }
             let (history, _) = self.inputs.shelf.load(name, now_ms);
             let mut state = lock(&self.state);
-            if !state.dispatcher.is_running(name) {
-                state.histories.insert(name.clone(), history);
+            if state.dispatcher.is_running(name) {
+                continue;
             }
+            let ended = |history: &History| history.last().map(|run| run.ended_ms);
+            if ended(&history) != state.histories.get(name).and_then(ended) {
+                state.dispatcher.learned(name, &history, now_ms);
+            }
+            state.histories.insert(name.clone(), history);
         }
     }
 
@@ -544,8 +588,11 @@ impl Service {
 
     fn try_reload(&mut self) -> std::result::Result<String, String> {
         let before = lock(&self.state).plan.clone();
-        let configuration = (self.inputs.reload)()?;
+        let Reloaded { configuration, take_up } = (self.inputs.reload)()?;
         let (plan, now_ms) = (configuration.plan.clone(), self.now_ms());
+        // All of it is used, or nothing: first what may not work.
+        let watcher = self.watch(&plan).map_err(|error| error.with_causes())?;
+        self.listen(plan.settings.listen).map_err(|error| error.with_causes())?;
         let tell = self.inputs.tell.clone();
         let mut histories = histories(&plan, &self.inputs.shelf, now_ms, &*tell);
         {
@@ -564,8 +611,8 @@ impl Service {
                 queue.reload(&plan.notifiers);
             }
         }
-        self.listen(&plan).map_err(|error| error.with_causes())?;
-        self.watch(&plan).map_err(|error| error.with_causes())?;
+        take_up();
+        self.watcher = watcher;
         self.note_configuration(&configuration);
         Ok(difference(&before, &plan))
     }
@@ -602,6 +649,12 @@ impl Service {
         };
         let _ = std::thread::Builder::new().name("note".to_owned()).spawn(work);
     }
+}
+
+/// The run that a process of its own wrote down, if it began since.
+fn ran_since(shelf: &Shelf, job: &str, since_ms: i64) -> Option<Run> {
+    let (history, _) = shelf.load(job, since_ms);
+    history.runs.last().filter(|run| run.began_ms >= since_ms).cloned()
 }
 
 fn trigger_word(trigger: Trigger) -> &'static str {

@@ -87,6 +87,7 @@ impl Shelf {
                 tries: 1,
                 message: Some("the process was killed, or the machine went down".to_owned()),
                 snapshot: None,
+                result: None,
                 numbers: Default::default(),
             });
         }
@@ -124,6 +125,7 @@ mod tests {
             tries: 1,
             message: None,
             snapshot: None,
+            result: None,
             numbers: Default::default(),
         }
     }

@@ -217,8 +217,8 @@ pub(super) fn made(history: &History) -> impl Iterator<Item = &Run> {
 fn places<'a>(facts: &'a Facts<'a>, job: &'a JobFacts<'a>) -> Vec<Place<'a>> {
     let offsite = |name: &str| facts.plan.repositories.get(name).is_some_and(|store| store.offsite);
     let newest = |name: &str| seen(facts, name).and_then(|seen| seen.newest_ms.get(&job.job.name).copied());
-    let made_ms = made(job.history).next().map(|run| (run.began_ms, run.ended_ms));
-    let here = newest(&job.job.repository).max(made_ms.map(|(began, _)| began));
+    let made_ms = made(job.history).next().map(|run| (run.saved_ms(), run.ended_ms));
+    let here = newest(&job.job.repository).max(made_ms.map(|(saved, _)| saved));
     let own = &*job.job.repository;
     let mut places =
         vec![Place { repository: own, own: true, offsite: offsite(own), newest_ms: here, lag: here.map(|_| 0.0) }];
@@ -228,11 +228,11 @@ fn places<'a>(facts: &'a Facts<'a>, job: &'a JobFacts<'a>) -> Vec<Place<'a>> {
             continue;
         }
         // The last look may be older than the last copy, and that brought what had been made before it.
-        let copied_ms = copy.history.last_success.as_ref().map(|run| run.began_ms);
+        let copied_ms = copy.history.last_success.as_ref().map(Run::saved_ms);
         let brought = copied_ms.and_then(|copied| made(job.history).find(|run| run.ended_ms <= copied));
-        let there = newest(target).max(brought.map(|run| run.began_ms));
+        let there = newest(target).max(brought.map(Run::saved_ms));
         // A snapshot bears the time its backup began, a moment after its run: a copy after that run brought it all the same.
-        let is_there = |run: &&Run| Some(run.began_ms) <= there || copied_ms.is_some_and(|at| run.ended_ms <= at);
+        let is_there = |run: &&Run| Some(run.saved_ms()) <= there || copied_ms.is_some_and(|at| run.ended_ms <= at);
         let lacked = made(job.history).take_while(|run| !is_there(run)).last().map(|run| run.ended_ms);
         // What others made here, by hand or on another machine.
         let is_brought =
@@ -249,7 +249,13 @@ fn problems(standing: &Standing<'_>, drill_failed: Option<&Run>, held: usize) ->
     let history = standing.facts.history;
     let target = |promise: Promise| span(promise.target.unwrap_or_default());
     match standing.age {
-        None => problems.push("it has never succeeded".to_owned()),
+        None => {
+            let why = history.last().map(|run| match &run.message {
+                Some(why) => format!(", the last run failed: {}", one_line(why)),
+                None => format!(", the last run ended as {}", run.outcome.name()),
+            });
+            problems.push(format!("it has never succeeded{}", why.unwrap_or_default()));
+        }
         Some(_) if standing.rpo.is_broken() => {
             let at_risk = span(standing.at_risk);
             problems.push(format!("what is safe is as of {at_risk} ago, and may be {} (RPO)", target(standing.rpo)));
@@ -473,7 +479,13 @@ pub fn status_lines(facts: &Facts<'_>) -> Vec<String> {
     let asked: Vec<_> = standings.iter().filter(|standing| standing.facts.job.enabled).collect();
     let safe = asked.iter().filter(|standing| standing.is_safe()).count();
     lines.push(String::new());
+    // What is safe is then known from before.
+    let is_seen = !facts.repositories.iter().filter_map(|store| store.seen.as_ref()).any(|seen| seen.error.is_some());
     lines.push(match (exit_code(facts), asked.len()) {
+        (0, 1) if !is_seen => "the job is safe by what was seen before; not all repositories can be reached".to_owned(),
+        (0, all) if !is_seen => {
+            format!("all {all} jobs are safe by what was seen before; not all repositories can be reached")
+        }
         (0, 1) => "the job is safe".to_owned(),
         (0, all) => format!("all {all} jobs are safe"),
         (_, all) if safe == all => "the jobs are safe, and damage is known".to_owned(),

@@ -200,6 +200,7 @@ pub(crate) fn run(began_ms: i64, seconds: f64, outcome: Outcome) -> Run {
         tries: 1,
         message: (!outcome.is_success()).then(|| "the storage is full\nsecond line".into()),
         snapshot: None,
+        result: None,
         numbers: BTreeMap::new(),
     }
 }

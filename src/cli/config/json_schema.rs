@@ -84,8 +84,8 @@ fn verb_table(schema: &Schema, verb: &mut Vec<String>) -> Value {
 }
 
 fn flags<S: AsRef<str>>(schema: &Schema, verb: &[S]) -> Map<String, Value> {
-    let args = schema.command(verb).into_iter().flat_map(clap::Command::get_arguments);
-    args.filter_map(|arg| Some((key_of(arg)?, flag(arg)))).collect()
+    let Some(command) = schema.command(verb) else { return Map::new() };
+    command.get_arguments().filter_map(|arg| Some((key_of(command, arg)?, flag(arg)))).collect()
 }
 
 fn flag(arg: &Arg) -> Value {

@@ -1,6 +1,6 @@
 //! Which keys a configuration can have: those of the command line, and no list of its own.
 //!
-//! A key is a flag's long name; a verb's list of paths has the name `paths`. What a key takes,
+//! A key is a flag's long name; a verb's list of paths has the name `paths`, its only argument a name of its own (`snapshot`). What a key takes,
 //! what it excludes and which variable of the environment stands for it is asked of the clap
 //! definition, so a flag that is added tomorrow can be configured tomorrow.
 
@@ -68,7 +68,8 @@ impl Schema {
 
     /// The argument a key means in a verb's table, or at the top of a profile.
     pub(super) fn arg<S: AsRef<str>>(&self, verb: &[S], key: &str) -> Option<&Arg> {
-        self.command(verb)?.get_arguments().find(|arg| key_of(arg).as_deref() == Some(key))
+        let command = self.command(verb)?;
+        command.get_arguments().find(|arg| key_of(command, arg).as_deref() == Some(key))
     }
 
     /// The argument of that id.
@@ -80,7 +81,7 @@ impl Schema {
     pub(super) fn keys<S: AsRef<str>>(&self, verb: &[S]) -> Vec<String> {
         let Some(command) = self.command(verb) else { return Vec::new() };
         let verbs = command.get_subcommands().map(|sub| sub.get_name().to_owned());
-        command.get_arguments().filter_map(key_of).chain(verbs).collect()
+        command.get_arguments().filter_map(|arg| key_of(command, arg)).chain(verbs).collect()
     }
 
     /// Whether of two arguments of a verb only one can be given: what is typed then takes the
@@ -111,11 +112,14 @@ impl Schema {
     }
 }
 
-/// The key that stands for an argument, if any does.
-pub(super) fn key_of(arg: &Arg) -> Option<String> {
+/// The key that stands for an argument of a command, if any does: a flag's name, a list's, and that of the only argument
+/// that a command takes or does without, such as the snapshot of `drill`.
+pub(super) fn key_of(command: &Command, arg: &Arg) -> Option<String> {
+    let name = || Some(arg.get_id().as_str().replace('_', "-"));
     match arg.get_long() {
         Some(long) => Some(long.to_owned()).filter(|long| !TYPED_ONLY.contains(&long.as_str())),
-        None if Shape::of(arg) == Shape::Many => Some(arg.get_id().as_str().replace('_', "-")),
+        None if Shape::of(arg) == Shape::Many => name(),
+        None if arg.is_positional() && !arg.is_required_set() && command.get_positionals().count() == 1 => name(),
         None => None,
     }
 }
@@ -183,6 +187,9 @@ mod tests {
         for key in ["config", "profile", "repo", "help", "password-fd"] {
             assert!(!keys.iter().any(|known| known == key), "{key}");
         }
+        assert!(schema.arg(&["drill"], "snapshot").is_some() && schema.arg(&["check"], "snapshot").is_some());
+        assert!(schema.arg(&["restore"], "snapshot").is_none(), "it is to be typed");
+        assert!(schema.arg(&["mount"], "snapshot").is_none(), "which of two would it be?");
         assert!(is_path(schema.arg(&["backup"], "paths").unwrap()));
         assert!(!is_path(schema.arg(&["backup"], "exclude").unwrap()));
         assert!(schema.are_rivals(&["backup"], "quiet", "verbose"));

@@ -59,6 +59,17 @@ pub struct Message {
     pub at_ms: i64,
 }
 
+impl Message {
+    /// As it stands in a log: `alert fired, critical: …`.
+    pub fn log_line(&self) -> String {
+        let Self { state, alert, .. } = self;
+        match state {
+            State::Resolved => format!("alert {}: {}", state.name(), alert.summary),
+            _ => format!("alert {}, {}: {}", state.name(), alert.severity.name(), alert.summary),
+        }
+    }
+}
+
 /// What is open, and what was told of it.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Book {

@@ -5,7 +5,7 @@
 
 use super::{Alert, Rule, Severity, span};
 use crate::service::facts::{Facts, JobFacts, Seen, StoreFacts};
-use crate::service::history::{Outcome, Run};
+use crate::service::history::{Outcome, Run, TOO_SLOW};
 use crate::service::plan::{Job, Kind};
 
 /// Failures in a row after which data is at risk.
@@ -225,6 +225,15 @@ fn damage(facts: &Facts<'_>, store: &StoreFacts<'_>) -> Option<Alert> {
 /// A restore that does not work is no backup; one that is slower than promised is worth a look.
 fn drill(job: &JobFacts<'_>) -> Option<Alert> {
     let name = &job.job.name;
+    if let Some(run) = last_failure(job).filter(|run| run.result.as_deref() == Some(TOO_SLOW)) {
+        return Some(about(
+            job.job,
+            Rule::Drill,
+            Severity::Warning,
+            &format!("restore drill `{name}` took longer than the RTO allows"),
+            &why(run),
+        ));
+    }
     if let Some(run) = last_failure(job) {
         return Some(about(
             job.job,
@@ -338,9 +347,9 @@ fn copied_ms(copy: &JobFacts<'_>) -> i64 {
 fn missing_since(backup: &JobFacts<'_>, copy: &JobFacts<'_>, source: Option<&Seen>, held: &Seen) -> Option<i64> {
     let mut newest = held.newest_ms.get(&backup.job.name).copied().unwrap_or(i64::MIN);
     if let Some(run) = copy.history.last_success.as_ref().filter(|run| run.ended_ms > held.at_ms) {
-        newest = newest.max(run.began_ms);
+        newest = newest.max(run.saved_ms());
     }
-    let made = |run: &&Run| run.outcome.is_success() && run.snapshot.is_some() && run.began_ms > newest;
+    let made = |run: &&Run| run.outcome.is_success() && run.snapshot.is_some() && run.saved_ms() > newest;
     let first = backup.history.runs.iter().find(made).map(|run| run.ended_ms);
     let elsewhere = || source?.newest_ms.get(&backup.job.name).copied().filter(|at| *at > newest);
     first.or_else(elsewhere)

@@ -58,6 +58,7 @@ fn run(began_ms: i64, outcome: Outcome) -> Run {
         tries,
         message,
         snapshot: None,
+        result: None,
         numbers: BTreeMap::new(),
     }
 }
@@ -259,6 +260,17 @@ fn a_quota_warns_before_it_is_reached() {
     assert!(holds(u64::MAX).contains("critical"));
 }
 
+/// What is safe is as of the try that saved it, not of those before that failed.
+#[test]
+fn a_backup_that_succeeded_at_a_later_try_is_as_young_as_that_try() {
+    let late = |tried_ms: i64| {
+        let run = Run { tried_ms, ended_ms: NOW - 1, tries: 3, ..good(NOW - 10 * MIN) };
+        scene().tier(|tier| tier.rpo = Some(Duration::from_secs(300))).runs("db", [run]).says()
+    };
+    assert_eq!(late(NOW - 2 * MIN), "");
+    assert!(late(NOW - 6 * MIN).starts_with("overdue db critical"));
+}
+
 #[test]
 fn damage_is_one_alert_of_the_repository_whoever_found_it() {
     let found = run(NOW - MIN, Outcome::Damage);
@@ -283,6 +295,11 @@ fn a_drill_must_succeed_in_time_and_often_enough() {
     };
     assert_eq!(drilled(vec![bad(NOW - MIN)]).says(), "drill db:drill critical: restore drill `db:drill` failed");
     assert_eq!(drilled(vec![good(NOW - MIN)]).says(), "");
+    let late = Run { result: Some("too_slow".to_owned()), ..bad(NOW - MIN) };
+    assert_eq!(
+        drilled(vec![late]).says(),
+        "drill db:drill warning: restore drill `db:drill` took longer than the RTO allows"
+    );
     let slow = "drill db:drill warning: restore drill `db:drill` took 60 s; 59 s are allowed";
     assert_eq!(promised(drilled(vec![good(NOW - MIN)])).says(), slow);
     let rare = promised(drilled(vec![good(NOW - 62 * MIN)])).says();

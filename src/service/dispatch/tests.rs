@@ -109,6 +109,7 @@ fn run(began_ms: i64, ended_ms: i64, outcome: Outcome) -> Run {
         tries: 1,
         message: None,
         snapshot: None,
+        result: None,
         numbers: BTreeMap::new(),
     }
 }
@@ -592,6 +593,18 @@ fn a_lost_watch_is_a_run_at_once_and_every_longest_delay_until_it_is_back_and_th
     assert_eq!((begins(&ran, "a"), dispatcher.watch_lost("a")), (vec![34_000], None));
 }
 
+/// A directory that was moved away and made again: the run that found none failed, and the next waits for nothing.
+#[test]
+fn what_is_seen_again_ends_the_pause_after_a_failure() {
+    let mut dispatcher = new(&plan(2, [(job("a", Kind::Backup, watching(0, 1000)), None)]));
+    dispatcher.watch_state("a", WatchState::Lost("it is gone".to_owned()), T0);
+    assert_eq!(names(&dispatcher.poll(T0)), ["a"]);
+    dispatcher.ended("a", Outcome::Failure, T0 + 1);
+    assert_eq!(dispatcher.poll(T0 + 9_000), []);
+    dispatcher.watch_state("a", WatchState::Fine, T0 + 10_000);
+    assert_eq!(names(&dispatcher.poll(T0 + 10_000)), ["a"]);
+}
+
 #[test]
 fn a_backup_that_failed_is_tried_again_soon_and_then_less_often() {
     let secs = |ran: &[Ran], job: &str| -> Vec<i64> { begins(ran, job).iter().map(|ms| ms / SECOND).collect() };
@@ -617,6 +630,68 @@ fn a_backup_that_failed_is_tried_again_soon_and_then_less_often() {
         drive(&mut dispatcher, daily, daily + 25 * HOUR, |_, _| (0, outcomes.next_back().unwrap_or(Outcome::Success)));
     let times: Vec<i64> = secs(&ran, "a").iter().map(|secs| secs - (daily - T0) / SECOND).collect();
     assert_eq!((times, dispatcher.due_since_ms("a")), (vec![0, 600, 1800, 86_400], None));
+}
+
+#[test]
+fn what_a_later_try_saved_is_as_of_that_try() {
+    let mut dispatcher = new(&plan(2, [(job("a", Kind::Backup, When::default()), Some(MINUTE))]));
+    assert_eq!(names(&dispatcher.poll(T0)), ["a"]);
+    // The first try failed, the second began half a minute later.
+    dispatcher.tried("a", T0 + 40_000);
+    dispatcher.ended("a", Outcome::Success, T0 + 41_000);
+    assert_eq!((dispatcher.poll(T0 + 41_000), dispatcher.next_ms("a")), (vec![], Some(T0 + 70_000)));
+    // And so it is after a restart.
+    let mut history = History::default();
+    history.add(Run { tried_ms: T0 + 40_000, tries: 2, ..run(T0, T0 + 41_000, Outcome::Success) });
+    let plan = plan(2, [(job("a", Kind::Backup, When::default()), Some(MINUTE))]);
+    let again = Dispatcher::new(&plan, &[("a".to_owned(), history)].into(), T0 + 42_000, 1).unwrap();
+    assert_eq!(again.next_ms("a"), Some(T0 + 70_000));
+}
+
+/// What another process ran, such as `esker job run`, counts: nothing is done twice for it, and nothing is forgotten.
+#[test]
+fn a_run_of_another_process_counts() {
+    let jobs = || {
+        [
+            (
+                job("a", Kind::Backup, When { schedule: vec!["@daily".to_owned()], ..watching(1000, 5000) }),
+                Some(MINUTE),
+            ),
+            (job("copy", Kind::Copy, after("a")), None),
+        ]
+    };
+    let learned = |dispatcher: &mut Dispatcher, run: Run| {
+        let mut history = History::default();
+        history.add(run.clone());
+        dispatcher.learned("a", &history, run.ended_ms);
+    };
+    let mut dispatcher = new(&plan(3, jobs()));
+    assert_eq!(names(&dispatcher.poll(T0)), ["a"]);
+    dispatcher.ended("a", Outcome::Failure, T0 + 1000);
+    dispatcher.changed("a", T0 + 2000);
+    assert_eq!(dispatcher.poll(T0 + 9000), [], "in the pause");
+    learned(&mut dispatcher, run(T0 + 10_000, T0 + 12_000, Outcome::Success));
+    // The change was before it and the failure is made good for; the replica is to have it.
+    assert_eq!(names(&dispatcher.poll(T0 + 12_000)), ["copy"]);
+    assert_eq!((dispatcher.due_since_ms("a"), dispatcher.next_ms("a")), (None, Some(T0 + 40_000)));
+    dispatcher.ended("copy", Outcome::Success, T0 + 13_000);
+    assert_eq!(dispatcher.poll(T0 + 20_000), []);
+    // What changes while it runs is another matter.
+    dispatcher.changed("a", T0 + 22_000);
+    learned(&mut dispatcher, run(T0 + 21_000, T0 + 23_000, Outcome::Success));
+    assert_eq!(names(&dispatcher.poll(T0 + 23_000)), ["a", "copy"]);
+    dispatcher.ended("copy", Outcome::Success, T0 + 24_000);
+    dispatcher.ended("a", Outcome::Success, T0 + 24_000);
+    dispatcher.poll(T0 + 24_000);
+    dispatcher.ended("copy", Outcome::Success, T0 + 25_000);
+    // One that could not be begun, because somebody else ran it, is begun when that is over.
+    assert_eq!(names(&dispatcher.poll(T0 + 54_000)), ["a"]);
+    dispatcher.ended("a", Outcome::Interrupted, T0 + 54_001);
+    learned(&mut dispatcher, run(T0 + 53_500, T0 + 56_000, Outcome::Success));
+    assert_eq!(names(&dispatcher.poll(T0 + 56_000)), ["copy"], "it was due before that run began");
+    // A failure has the pause of a failure.
+    learned(&mut dispatcher, run(T0 + 57_000, T0 + 58_000, Outcome::Failure));
+    assert_eq!(dispatcher.next_ms("a"), Some(T0 + 88_000));
 }
 
 #[test]

@@ -24,6 +24,7 @@ use std::time::Duration;
 use serde_json::Value;
 
 use super::alerts::{Alert, Message, Rule, Severity, State, line};
+use super::history::{Outcome, Run};
 use super::plan::{Channel, Notifier};
 use crate::world::World;
 
@@ -105,6 +106,25 @@ pub enum Signal {
 }
 
 impl Ping {
+    /// That a run of a job began.
+    pub fn began(job: &str, run: &str) -> Self {
+        Self { job: job.to_owned(), signal: Signal::Start, run: run.to_owned(), body: String::new() }
+    }
+
+    /// How it ended; nothing if it was interrupted.
+    pub fn ended(job: &str, run: &str, how: &Run) -> Option<Self> {
+        let signal = match how.outcome {
+            Outcome::Success | Outcome::Warning => Signal::Success,
+            Outcome::Interrupted => return None,
+            // Its exit code is that of an interruption, which it was not.
+            Outcome::Timeout => Signal::Failure(0),
+            Outcome::Failure | Outcome::Damage => Signal::Failure(how.code),
+        };
+        let words = || format!("{} in {:.1} s", how.outcome.name(), how.seconds());
+        let body = how.message.clone().unwrap_or_else(words);
+        Some(Self { job: job.to_owned(), signal, run: run.to_owned(), body })
+    }
+
     /// A fresh name for a run.
     pub fn run_id(world: &World) -> String {
         let mut bytes: [u8; 16] = world.random();

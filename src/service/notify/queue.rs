@@ -34,6 +34,9 @@ const AGE_MAX: Duration = Duration::from_secs(3600);
 /// The longest wait between two tries.
 const WAIT_MAX: Duration = Duration::from_secs(900);
 
+/// How long a last try may take.
+const LAST_TRY: Duration = Duration::from_secs(2);
+
 /// Delivers once.
 pub type Deliver = Box<dyn FnMut(&Notifier, &Item) -> Result<(), Failure> + Send>;
 
@@ -125,9 +128,46 @@ impl Queue {
         }
     }
 
+    /// What is remembered of a notifier from before: it does not deliver, until it does.
+    pub fn recall(&self, name: &str, error: &str) {
+        if let Some(lane) = self.lanes.get(name) {
+            lane.lock().facts.error = Some(error.to_owned());
+        }
+    }
+
     /// How each notifier is doing, in the order of names.
     pub fn facts(&self) -> Vec<NotifierFacts> {
         self.lanes.values().map(|lane| lane.lock().facts.clone()).collect()
+    }
+
+    /// Delivers what waits, with all its tries, as far as `patience` goes; says what did not arrive and why. For a process
+    /// that ends after it: nothing of it is told again.
+    pub fn deliver_all(self, patience: Duration) -> Vec<String> {
+        self.drain(patience);
+        let lanes = self.lanes.clone();
+        let left = self.finish(LAST_TRY);
+        let given_up = lanes.iter().filter_map(|(name, lane)| {
+            let facts = lane.lock().facts.clone();
+            let why = facts.error.filter(|_| facts.given_up > 0)?;
+            Some(format!("notifier `{name}`: {} not delivered: {why}", facts.given_up))
+        });
+        let left = (left > 0).then(|| format!("{left} messages were not delivered"));
+        given_up.chain(left).collect()
+    }
+
+    /// Waits until nothing waits to be delivered any more, with all tries, or `patience` is over.
+    fn drain(&self, patience: Duration) {
+        let ends = self.world.monotonic().saturating_add(patience);
+        for lane in self.lanes.values() {
+            let mut state = lane.lock();
+            while !state.ended && (state.line.trying || !state.line.waiting.is_empty()) {
+                let patience = ends.saturating_sub(self.world.monotonic());
+                if patience.is_zero() {
+                    return;
+                }
+                state = lane.changed.wait_timeout(state, patience).unwrap_or_else(PoisonError::into_inner).0;
+            }
+        }
     }
 
     /// Tries all that waits once more, at once, and returns when that is done or `patience` is over, with how many are left.
@@ -207,6 +247,7 @@ impl Lane {
                     let tried = tried.unwrap_or_else(|_| Err(Failure::never("telling it panicked, which is a bug")));
                     state = self.lock();
                     state.settle(waiting, tried, world.monotonic(), ending);
+                    self.changed.notify_all();
                 }
                 Next::Wait(patience) if !ending => {
                     let waited = self.changed.wait_timeout(state, patience);

@@ -68,10 +68,10 @@ fn rotate(app: &App, repository: &Repository) -> Result<()> {
         }));
     }
     app.say(&format!(
-        "new keys for {} credentials: what is stored from now on is sealed with them\n\n\
+        "new keys for {}: what is stored from now on is sealed with them\n\n\
          What was stored before stays readable to who has the old keys and gets hold of it.\n\
          Recovery sheets go on working; make a new kit with `esker key export --out FILE`.",
-        rotation.credentials
+        text::count(rotation.credentials as u64, "credential", "credentials")
     ))
 }
 

@@ -1,11 +1,23 @@
 """§10: the records of collections, notes and logs. A reader needs sweeps, notes and logs."""
 
-from conventions import Optional, Record, array, blob, integer, itself, known, text, tuple_of, uint
+from conventions import Optional, Record, array, blob, integer, itself, known, require, text, tuple_of, uint
 from records import HASH, ID, hashes
 
 FLAG = Record({1: ID, 2: ID, 3: integer})
 CONDEMNED = Record({1: ID, 2: integer, 3: Optional(hashes())})
-SWEPT = Record({1: ID, 2: integer, 3: Optional(hashes()), 4: Optional(array(ID, ascending=itself))})
+
+
+def _swept_rule(swept):
+    require(not set(swept.get(4, [])) & set(swept.get(5, [])), "a session is void and counts")
+
+
+SWEPT = Record(
+    {
+        1: ID, 2: integer, 3: Optional(hashes()), 4: Optional(array(ID, ascending=itself)),
+        5: Optional(array(ID, ascending=itself)),
+    },
+    rule=_swept_rule,
+)  # fmt: skip
 DONE = Record({1: ID, 2: integer, 3: Optional(hashes()), 4: Optional(hashes())})
 
 FORGOTTEN, VERIFIED, DAMAGED, QUARANTINED, AUDIT = range(1, 6)

@@ -658,6 +658,13 @@ def what_does_not_count_counts_for_neither(world):
     # An owner's sweep: void for both, and so is what lies in packs of that session.
     owner.record(records.SWEPT, name, swept)
     same(listed_by_both(small), both - {by_owner}, "snapshots after a sweep")
+    # A higher collection says that it counts.
+    higher = bytes([1]) + bytes(15)
+    above, _ = owner.record(
+        records.SWEPT, f"gc/{higher.hex()}/swept", encode({1: higher, 2: 1, 5: [by_owner]})
+    )
+    same(listed_by_both(small), both, "snapshots after a higher sweep")
+    os.unlink(os.path.join(small.at, above))
     # An owner's note and a log are read by the reader alone (§13).
     os.unlink(os.path.join(small.at, name))
     owner.record(records.NOTE, "notes", forgotten)

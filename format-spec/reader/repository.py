@@ -178,15 +178,20 @@ class Repository:
         return reached
 
     def _read_sweeps(self):
-        self.dead, void = set(), set()
+        self.dead, said = set(), {}
         names = self._swept_names()
         for name, _, fields, _ in self._records(names, records.SWEPT, collection.SWEPT, owners_only=True):
             if name != f"gc/{fields[1].hex()}/swept":
                 self.warn(f"{name}: malformed: the sweep of another collection")
                 continue
             self.dead |= set(fields.get(3, []))
-            void |= set(fields.get(4, []))
-        self.commits = {session: commit for session, commit in self.commits.items() if session not in void}
+            for field in (4, 5):
+                said |= {
+                    session: max(said.get(session, (b"", 0)), (fields[1], field)) for session in fields.get(field, [])
+                }
+        self.commits = {
+            session: commit for session, commit in self.commits.items() if said.get(session, (b"", 0))[1] != 4
+        }
 
     def _swept_names(self):
         for name in self._named("gc", 16, "/swept"):

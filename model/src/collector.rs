@@ -1,12 +1,12 @@
 //! A collection: G1 to G8, as `esker::prune` has them.
 
-use crate::scene::{COLLECTIONS, Rule, Scene};
+use crate::scene::{COLLECTIONS, Rule, SESSIONS, Scene};
 use crate::set::Set;
-use crate::store::{Change, Store};
+use crate::store::{Change, SaidBy, Store};
 use crate::{Listed, State, Steps, Who};
 
 /// What a collector does next.
-#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Default)]
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Default)]
 #[allow(missing_docs)]
 pub enum Step {
     #[default]
@@ -33,6 +33,8 @@ pub enum Step {
     G6ListFlags,
     G6ReadSweeps,
     G6ListPacks,
+    G6Doubts,
+    G6ReadAnswers,
     G6Sweep,
     G8ListDead,
     G8DeletePacks,
@@ -65,10 +67,18 @@ pub struct Collector {
     waiting: Set,
     /// The session it has just asked.
     asking: Option<u8>,
-    /// Whether it has asked anybody.
-    has_asked: bool,
-    /// Sessions that had not committed when they were asked.
+    /// Sessions that others have asked and not answered for; they are asked again.
+    again: Set,
+    /// Those of them that counted when it looked, with all that they need.
+    whole: Set,
+    /// The generation in the collection's id.
+    generation: u8,
+    /// Sessions it has asked.
+    asked: Set,
+    /// Sessions that had not committed when they were asked; then those it calls void.
     void: Set,
+    /// Sessions it says count.
+    counted: Set,
     /// Packs it has still to delete.
     deletes: Set,
 }
@@ -88,12 +98,20 @@ struct Look {
     dead: Set,
     /// Sessions that are void.
     void: Set,
+    /// Who has said that a session is void, or counts.
+    said_by: SaidBy,
     /// Collections that have swept.
     swept: Set,
     /// Flags, by collection.
     flags: [Set; COLLECTIONS],
     /// Sessions that were asked by a collection that has not swept, or have become void since `gc/` was read.
     uncertain: Set,
+    /// Sessions of which something is asked.
+    again: Set,
+    /// The highest generation of those who ask.
+    generation: u8,
+    /// Sessions that are void, unless what is asked is answered otherwise.
+    doubtful: Set,
 }
 
 /// What one way of keeping all that is live comes to.
@@ -105,6 +123,12 @@ struct Choice {
 }
 
 impl Look {
+    /// Whether commits or sweeps have changed since.
+    fn is_outrun(&self, scene: &Scene, store: &Store) -> bool {
+        let now = store.collections(scene, None);
+        (now.dead, now.void) != (self.dead, self.void) || store.committed - now.void != self.counts
+    }
+
     /// Packs that count.
     fn named(&self, scene: &Scene, store: &Store) -> Set {
         store.named(scene, self.counts, self.dead)
@@ -199,6 +223,11 @@ pub(crate) fn steps(steps: &mut Steps<'_>, number: usize) {
     let stop = |state: &mut State| state.collectors[number].begin_anew(scene, Step::Ended);
     let stop: Option<&dyn Fn(&mut State)> = may_retry.then_some(&stop as _);
     let refuse = |state: &mut State| state.collectors[number].begin_anew(scene, Step::Refused);
+    let before = number.checked_sub(1).map(|before| &state.collectors[before]);
+    let has_asked = |one: &Collector| one.step > Step::G5Wait || one.step == Step::G5Wait && !one.asked.is_empty();
+    if scene.staged && !before.is_none_or(has_asked) {
+        return;
+    }
     match one.step {
         Step::G1ListPacks if number > 0 && !scene.keeps(Rule::NeverResumed) => {
             if store.has_condemned.has(id) {
@@ -241,11 +270,11 @@ pub(crate) fn steps(steps: &mut Steps<'_>, number: usize) {
             let change = Change::Commit { session: repacker, replaces: Set::EMPTY };
             steps.send(who, "W7 commits", Set::only(repacker), change, to(Step::W8ListFlags), stop);
         }
-        Step::W8ListFlags => match store.asked(Set::EMPTY).has(repacker) {
+        Step::W8ListFlags => match store.flagged().has(repacker) {
             true => steps.go(who, "W8 finds a flag", Set::only(repacker), refuse),
             false => steps.go(who, "W8 finds no flag", Set::only(repacker), to(Step::W8ReadSweeps)),
         },
-        Step::W8ReadSweeps => match store.collections(None).void.has(repacker) {
+        Step::W8ReadSweeps => match store.collections(scene, None).said_by[repacker] != 0 {
             true => steps.go(who, "W8 finds a sweep", Set::only(repacker), refuse),
             // What was rewritten has a place in the new pack; everything is looked at afresh.
             false => steps.go(who, "W8 has repacked", one.repack, to(Step::G1ListPacks)),
@@ -257,7 +286,7 @@ pub(crate) fn steps(steps: &mut Steps<'_>, number: usize) {
         Step::G4ListSessions => {
             // Sessions that are void are left out, by a look at `gc/` just before.
             let waiting = match scene.keeps(Rule::DrainOpenSessions) {
-                true => store.announced - store.collections(None).void,
+                true => store.announced - store.collections(scene, None).void,
                 false => Set::EMPTY,
             };
             steps.go(who, "G4 lists sessions", waiting, |state| {
@@ -271,23 +300,24 @@ pub(crate) fn steps(steps: &mut Steps<'_>, number: usize) {
                     state.collectors[number].waiting = one.waiting - store.committed;
                 });
             }
-            for session in one.waiting.iter() {
-                let change = Change::Flag { session, collection: id };
+            for session in (one.waiting | one.again).iter() {
+                let change = Change::Flag { session, collection: id, generation: one.generation };
                 let then = |state: &mut State| {
                     let one = &mut state.collectors[number];
-                    (one.asking, one.has_asked) = (Some(session as u8), true);
+                    one.asking = Some(session as u8);
+                    one.asked |= Set::only(session);
                     one.step = Step::G5LookForCommit;
                 };
                 steps.send(who, "G5 asks", Set::only(session), change, then, stop);
             }
             // Whoever condemns nothing need not wait.
-            if one.waiting.is_empty() || one.garbage.is_empty() {
+            if one.again.is_empty() && (one.waiting.is_empty() || one.garbage.is_empty()) {
                 steps.go(who, "G5 waits no more", one.waiting, |state| {
                     let one = &mut state.collectors[number];
                     one.waiting = Set::EMPTY;
-                    one.step = match (one.garbage.is_empty(), one.has_asked) {
+                    one.step = match (one.garbage.is_empty(), !one.asked.is_empty()) {
                         (false, _) => Step::G6ListCommits,
-                        (true, true) => Step::G6Sweep,
+                        (true, true) => Step::G6ReadAnswers,
                         (true, false) => Step::G8ListDead,
                     };
                 });
@@ -300,6 +330,7 @@ pub(crate) fn steps(steps: &mut Steps<'_>, number: usize) {
             steps.go(who, what, asked, |state| {
                 let one = &mut state.collectors[number];
                 one.waiting = one.waiting - asked;
+                one.again = one.again - asked;
                 one.asking = None;
                 if !counts {
                     one.void |= asked;
@@ -315,16 +346,43 @@ pub(crate) fn steps(steps: &mut Steps<'_>, number: usize) {
         Step::G6ListFlags => list_flags(steps, number, "G6 lists flags", Step::G6ReadSweeps),
         Step::G6ReadSweeps => read_sweeps(steps, number, "G6 reads sweeps again, void:", Step::G6ListPacks),
         Step::G6ListPacks => look_again(steps, number),
+        Step::G6Doubts => steps.go(who, "G6 spares all, for a doubt", one.garbage, |state| {
+            let one = &mut state.collectors[number];
+            one.garbage = Set::EMPTY;
+            one.step = if one.asked.is_empty() { Step::G6Sweep } else { Step::G6ReadAnswers };
+        }),
+        Step::G6ReadAnswers => {
+            let said = store.collections(scene, None);
+            let answered = match scene.keeps(Rule::AnswersAreTakenOver) {
+                true => Set::of(one.asked.iter().filter(|&session| said.said_by[session] != 0)),
+                false => Set::EMPTY,
+            };
+            steps.go(who, "G6 reads answers of others:", answered, |state| {
+                let one = &mut state.collectors[number];
+                let counts = match scene.keeps(Rule::LookedBeforeCounting) {
+                    true => (one.whole & one.asked) - one.void,
+                    false => one.asked - one.void,
+                };
+                one.void = (answered & said.void) | (one.void - answered);
+                one.counted = (answered - said.void) | (counts - answered);
+                (one.asked, one.whole) = Default::default();
+                one.step = Step::G6Sweep;
+            });
+        }
         Step::G6Sweep => {
-            let change = Change::Swept { collection: id, dead: one.garbage, void: one.void };
+            let Collector { generation, garbage: dead, void, counted, .. } = *one;
+            let change = Change::Swept { collection: id, generation, dead, void, counted };
             let then = |state: &mut State| {
                 let one = &mut state.collectors[number];
                 *one = Collector { round: one.round, step: Step::G8ListDead, ..Collector::default() };
+                if scene.staged && number + 1 < scene.collectors {
+                    one.begin_anew(scene, Step::Ended);
+                }
             };
             steps.send(who, "G6 sweeps", one.garbage, change, then, stop);
         }
         Step::G8ListDead => {
-            let dead = store.collections(None).dead & store.packs;
+            let dead = store.collections(scene, None).dead & store.packs;
             steps.go(who, "G8 lists dead packs", dead, |state| {
                 state.collectors[number].deletes = dead;
                 state.collectors[number].step = Step::G8DeletePacks;
@@ -341,11 +399,14 @@ pub(crate) fn steps(steps: &mut Steps<'_>, number: usize) {
             None => steps.go(who, "G8 has deleted all", Set::EMPTY, to(Step::G8Clear)),
         },
         Step::G8Clear => {
-            let said = store.collections(None);
-            let answered = said.swept.iter().find(|&collection| !store.flags[collection].is_empty());
+            let said = store.collections(scene, None);
+            let answered = |one: usize| {
+                let answered = |&session: &usize| !store.asks(one, session, said.swept, &said.said_by);
+                Set::of(store.flags[one].iter().filter(answered))
+            };
+            let answered = (0..COLLECTIONS).map(|one| (one, answered(one))).find(|(_, of)| !of.is_empty());
             let over = (store.announced & (store.committed | said.void)).first();
-            if let Some(collection) = answered {
-                let sessions = store.flags[collection];
+            if let Some((collection, sessions)) = answered {
                 let change = Change::DeleteFlags { sessions, collection };
                 steps.send(who, "G8 deletes flags of", sessions, change, |_| {}, stop);
             } else if let Some(session) = over {
@@ -401,19 +462,21 @@ fn list_commits(steps: &mut Steps<'_>, number: usize, what: &'static str, next: 
 
 fn read_gc(steps: &mut Steps<'_>, number: usize, what: &'static str, next: Step) {
     let id = steps.scene.collection(number, steps.state.collectors[number].round.into());
-    let said = steps.state.store.collections(Some(id));
+    let said = steps.state.store.collections(steps.scene, Some(id));
     steps.go(Who::Collector(number), what, said.condemned, |state| {
         let look = &mut state.collectors[number].look;
         look.open = look.open - said.void;
         look.counts = look.counts - said.void;
         (look.condemned, look.dead, look.void, look.swept) = (said.condemned, said.dead, said.void, said.swept);
+        look.said_by = said.said_by;
         state.collectors[number].step = next;
     });
 }
 
 fn list_flags(steps: &mut Steps<'_>, number: usize, what: &'static str, next: Step) {
     let one = &steps.state.collectors[number];
-    let asked = steps.state.store.asked(one.look.swept);
+    let store = &steps.state.store;
+    let asked = store.open(&store.flags, 0, one.look.swept, &one.look.said_by);
     steps.go(Who::Collector(number), what, asked, |state| {
         let look = &mut state.collectors[number].look;
         for (known, now) in look.flags.iter_mut().zip(state.store.flags) {
@@ -426,20 +489,35 @@ fn list_flags(steps: &mut Steps<'_>, number: usize, what: &'static str, next: St
 
 /// Whoever misses a flag since it was answered sees the answer.
 fn read_sweeps(steps: &mut Steps<'_>, number: usize, what: &'static str, next: Step) {
-    let said = steps.state.store.collections(None);
-    let again = steps.scene.keeps(Rule::CollectorsReadSweepsAgain);
+    let (scene, store) = (steps.scene, &steps.state.store);
+    let said = store.collections(scene, None);
+    let id = scene.collection(number, steps.state.collectors[number].round.into());
+    let again = scene.keeps(Rule::CollectorsReadSweepsAgain);
     steps.go(Who::Collector(number), what, said.void, |state| {
         let look = &mut state.collectors[number].look;
         if again {
             look.swept = said.swept;
-            look.uncertain = said.void - look.void;
-        }
-        for (collection, flags) in look.flags.into_iter().enumerate() {
-            if !look.swept.has(collection) {
-                look.uncertain |= flags;
+            if scene.keeps(Rule::NewAnswersAreUncertain) {
+                look.uncertain =
+                    Set::of((0..SESSIONS).filter(|&session| said.said_by[session] != look.said_by[session]));
+                look.doubtful = look.uncertain & look.void;
+            } else {
+                look.uncertain = said.void - look.void;
             }
         }
-        (look.swept, look.flags) = Default::default();
+        look.uncertain |= store.open(&look.flags, 0, look.swept, &look.said_by);
+        let mut others = look.flags;
+        others[id] = Set::EMPTY;
+        look.again = store.open(&others, 0, look.swept, &look.said_by);
+        let asks = |&one: &usize| {
+            others[one].iter().any(|session| store.asks(one, session, look.swept, &look.said_by))
+        };
+        look.generation = (0..COLLECTIONS).filter(asks).map(|one| store.generation[one] + 1).max().unwrap_or(0);
+        look.doubtful |= look.void & store.open(&others, 1, look.swept, &look.said_by);
+        if !scene.keeps(Rule::DoubtSpares) {
+            look.doubtful = Set::EMPTY;
+        }
+        (look.swept, look.said_by, look.flags) = Default::default();
         state.collectors[number].step = next;
     });
 }
@@ -451,7 +529,18 @@ fn mark(steps: &mut Steps<'_>, number: usize) {
     let look = &one.look;
     let refuse = |state: &mut State| state.collectors[number].begin_anew(scene, Step::Refused);
     let Some(choices) = look.choices(scene, store, store.packs, one.repack) else {
+        if look.is_outrun(scene, store) {
+            // Another has moved it, or it is not live any more.
+            return steps.go(who, "G3 looks again", Set::EMPTY, |state| {
+                state.collectors[number].look = Look::default();
+                state.collectors[number].step = Step::G1ListPacks;
+            });
+        }
         return steps.go(who, "G3 refuses: something live is nowhere", Set::EMPTY, refuse);
+    };
+    let whole = |rescue: Set| match rescue.is_empty() || !scene.keeps(Rule::WholeBeforeCounting) {
+        true => look.again & look.counts,
+        false => Set::EMPTY,
     };
     // Ways that come to the same are one.
     let mut known = Vec::new();
@@ -469,15 +558,17 @@ fn mark(steps: &mut Steps<'_>, number: usize) {
         };
         for repack in ways {
             let way = match repack.is_empty() {
-                true => (Set::EMPTY, Set::EMPTY, garbage),
-                false => (repack, choice.kept_in(repack), Set::EMPTY),
+                _ if !look.doubtful.is_empty() => (Set::EMPTY, Set::EMPTY, Set::EMPTY, whole(choice.rescue)),
+                true => (Set::EMPTY, Set::EMPTY, garbage, whole(choice.rescue)),
+                false => (repack, choice.kept_in(repack), Set::EMPTY, Set::EMPTY),
             };
             if !known.contains(&way) {
                 known.push(way);
             }
         }
     }
-    for (repack, keeps, garbage) in known {
+    let (again, generation) = (look.again, look.generation);
+    for (repack, keeps, garbage, whole) in known {
         let (what, on, step) = match (repack.is_empty(), garbage.is_empty()) {
             (false, _) => ("G3 chooses to rewrite", repack, Step::W1Announce),
             (true, false) => ("G3 finds garbage", garbage, Step::G3Condemn),
@@ -486,6 +577,9 @@ fn mark(steps: &mut Steps<'_>, number: usize) {
         steps.go(who, what, on, |state| {
             let one = &mut state.collectors[number];
             *one = Collector { round: one.round, step, repack, keeps, garbage, ..Collector::default() };
+            if step != Step::W1Announce {
+                (one.again, one.whole, one.generation) = (again, whole, generation);
+            }
         });
     }
 }
@@ -508,6 +602,12 @@ fn look_again(steps: &mut Steps<'_>, number: usize) {
     }
     let mut spared = Set::EMPTY;
     for chunk in store.live(scene, look.counts).iter() {
+        if store.holders(scene, chunk, named).is_empty() && look.is_outrun(scene, store) {
+            return steps.go(who, "G6 looks again", Set::EMPTY, |state| {
+                state.collectors[number].look = Look::default();
+                state.collectors[number].step = Step::G6ListCommits;
+            });
+        }
         if store.holders(scene, chunk, named).is_empty() {
             return steps.go(who, "G6 refuses: something live is nowhere", Set::EMPTY, |state| {
                 state.collectors[number].begin_anew(scene, Step::Refused);
@@ -520,10 +620,15 @@ fn look_again(steps: &mut Steps<'_>, number: usize) {
     if !scene.keeps(Rule::Rescue) {
         spared = Set::EMPTY;
     }
+    let doubts = !look.doubtful.is_empty();
     steps.go(who, "G6 spares", spared, |state| {
         let one = &mut state.collectors[number];
         one.look = Look::default();
         one.garbage = one.garbage - spared;
-        one.step = Step::G6Sweep;
+        one.step = match (doubts, one.asked.is_empty()) {
+            (true, _) => Step::G6Doubts,
+            (false, true) => Step::G6Sweep,
+            (false, false) => Step::G6ReadAnswers,
+        };
     });
 }

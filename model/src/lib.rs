@@ -26,8 +26,10 @@ use set::Set;
 use store::{Change, Store};
 use writer::Writer;
 
-/// As many writers and collectors there may be, each.
-pub const PROCESSES: usize = 2;
+/// As many writers there may be.
+pub const WRITERS: usize = 2;
+/// As many collectors.
+pub const COLLECTORS: usize = 3;
 
 /// Everything at one moment.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
@@ -35,9 +37,9 @@ pub struct State {
     /// The storage.
     pub store: Store,
     /// The backups.
-    pub writers: [Writer; PROCESSES],
+    pub writers: [Writer; WRITERS],
     /// The collectors.
-    pub collectors: [Collector; PROCESSES],
+    pub collectors: [Collector; COLLECTORS],
     /// The one request that may arrive late.
     pub late: Late,
 }
@@ -78,11 +80,11 @@ pub struct Action {
 impl State {
     /// How everything begins.
     pub fn new(scene: &Scene) -> Self {
-        assert!(scene.wants.len() <= PROCESSES && scene.collectors <= PROCESSES);
+        assert!(scene.wants.len() <= WRITERS && scene.collectors <= COLLECTORS);
         let mut state = Self {
             store: Store::new(scene),
-            writers: [Writer::default(); PROCESSES],
-            collectors: [Collector::default(); PROCESSES],
+            writers: [Writer::default(); WRITERS],
+            collectors: [Collector::default(); COLLECTORS],
             late: Late::Unused,
         };
         state.writers.iter_mut().for_each(|writer| writer.begin(scene));
@@ -92,7 +94,8 @@ impl State {
     /// Everything that may happen next.
     pub fn steps(&self, scene: &Scene, out: &mut Vec<(Action, Self)>) {
         let mut steps = Steps { scene, state: self, out };
-        (0..scene.wants.len()).for_each(|writer| writer::steps(&mut steps, writer));
+        let begins = |writer: usize| !scene.staged || writer == 0 || self.store.committed.has(scene.session(0, 0));
+        (0..scene.wants.len()).filter(|&writer| begins(writer)).for_each(|writer| writer::steps(&mut steps, writer));
         (0..scene.collectors).for_each(|collector| collector::steps(&mut steps, collector));
         if let Late::OnItsWay(change) = self.late {
             steps.go(Who::Network, "a late request arrives", Set::EMPTY, |state| {

@@ -53,6 +53,19 @@ pub enum Rule {
     OthersCondemned,
     /// G6: nor is what a session has stored that was asked and not answered for.
     AskedIsNotSafe,
+    /// G5: of what was live when it looked, nothing lies only where another collection may delete it: else a
+    /// collection does not say of a session that it counts.
+    WholeBeforeCounting,
+    /// G5: nor of a session that had not committed when it looked.
+    LookedBeforeCounting,
+    /// G6: what a sweep says of a session that is asked again is said again.
+    AnswersAreTakenOver,
+    /// G6: where a session that is void was asked again, nothing is deleted until that is answered.
+    DoubtSpares,
+    /// §10.2: of what sweeps say of a session, that of the highest collection counts.
+    HighestAnswerCounts,
+    /// G2, G6, W3: a session of which something has just been said is not relied on.
+    NewAnswersAreUncertain,
     /// G8: flags are deleted after the sweep.
     FlagsGoAfterSweep,
     /// A collection is not resumed.
@@ -63,7 +76,7 @@ pub enum Rule {
 
 impl Rule {
     /// All of them.
-    pub const ALL: [Self; 18] = [
+    pub const ALL: [Self; 24] = [
         Self::AnnounceBeforeLooking,
         Self::CondemnedIsAvoided,
         Self::OnlyCommittedIsUsable,
@@ -79,6 +92,12 @@ impl Rule {
         Self::Rescue,
         Self::OthersCondemned,
         Self::AskedIsNotSafe,
+        Self::WholeBeforeCounting,
+        Self::LookedBeforeCounting,
+        Self::AnswersAreTakenOver,
+        Self::DoubtSpares,
+        Self::HighestAnswerCounts,
+        Self::NewAnswersAreUncertain,
         Self::FlagsGoAfterSweep,
         Self::NeverResumed,
         Self::FreshNames,
@@ -106,6 +125,9 @@ pub struct Scene {
     pub stops: bool,
     /// Whether one request may arrive late: after its process stopped, or a second time.
     pub late: bool,
+    /// Whether the second writer begins only when the first has committed, a collector begins only when the one before it has asked somebody, or need not; and all but the last
+    /// end with their sweep, so that it clears up after all.
+    pub staged: bool,
     /// Whether a list may show some of what comes and goes meanwhile, and miss the rest.
     pub pages: bool,
     /// The rule nobody keeps.
@@ -126,6 +148,7 @@ impl Scene {
             repack: false,
             stops: false,
             late: false,
+            staged: false,
             pages: false,
             broken: None,
         }

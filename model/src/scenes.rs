@@ -32,6 +32,15 @@ pub fn all() -> Vec<(&'static str, Size, Scene)> {
     let repack = |scene: &Scene| Scene { repack: true, ..scene.clone() };
     let pages = |scene: &Scene| Scene { pages: true, ..scene.clone() };
     let late = |scene: &Scene| Scene { late: true, ..scene.clone() };
+    // A backup is asked by three collectors, one after the other.
+    let asked = Scene::new(&[&[0]], &[], &[&[0]], 3);
+    // Another relies on what it has stored.
+    let relied = Scene::new(&[], &[], &[&[0], &[0]], 3);
+    // Two collectors ask, and may collect again.
+    let answered = Scene::new(&[], &[], &[&[0]], 2);
+    // Another pack is worth rewriting, so that a collector looks twice.
+    let rewritten = Scene::new(&[&[0], &[1, 2]], &[1], &[&[0]], 2);
+    let staged = |scene: &Scene| Scene { staged: true, ..scene.clone() };
     let retry = |scene: &Scene| Scene { attempts: 2, ..scene.clone() };
     let many = Scene::new(&[&[0, 1], &[0, 2]], &[1], &[&[0, 2], &[0, 1]], 2);
     vec![
@@ -41,6 +50,10 @@ pub fn all() -> Vec<(&'static str, Size, Scene)> {
         ("junk", Ci, junk(&copies)),
         ("again", Ci, again(&repack(&alone))),
         ("late", Ci, late(&again(&Scene::new(&[&[0]], &[], &[&[0]], 1)))),
+        ("answered", Ci, Scene { rounds: 2, ..answered.clone() }),
+        ("rewritten", Ci, staged(&repack(&rewritten))),
+        ("full-asked", Full, staged(&asked)),
+        ("full-relied", Full, staged(&relied)),
         ("full-garbage", Full, late(&pages(&repack(&retry(&garbage))))),
         ("full-shared", Full, late(&pages(&repack(&retry(&shared))))),
         ("full-again", Full, late(&pages(&again(&repack(&alone))))),

@@ -3,7 +3,7 @@
 //! A put is seen whole or not at all, and by whoever looks after it was acknowledged. There are no locks, no
 //! clocks and no put-if-absent.
 
-use crate::scene::{COLLECTIONS, SESSIONS, Scene};
+use crate::scene::{COLLECTIONS, Rule, SESSIONS, Scene};
 use crate::set::Set;
 
 /// All objects.
@@ -27,6 +27,10 @@ pub struct Store {
     pub dead: [Set; COLLECTIONS],
     /// `gc/…/swept`: void sessions, by collection.
     pub void: [Set; COLLECTIONS],
+    /// `gc/…/swept`: sessions that count, by collection.
+    pub counted: [Set; COLLECTIONS],
+    /// The generation in each collection's id.
+    pub generation: [u8; COLLECTIONS],
     /// Collections that have put `condemned`.
     pub has_condemned: Set,
     /// Collections that have put `swept`.
@@ -42,9 +46,9 @@ pub enum Change {
     Announce { session: usize },
     Pack { pack: usize, session: usize, holds: Set },
     Commit { session: usize, replaces: Set },
-    Flag { session: usize, collection: usize },
+    Flag { session: usize, collection: usize, generation: u8 },
     Condemned { collection: usize, packs: Set },
-    Swept { collection: usize, dead: Set, void: Set },
+    Swept { collection: usize, generation: u8, dead: Set, void: Set, counted: Set },
     Done { collection: usize },
     DeletePack { pack: usize },
     DeleteFlags { sessions: Set, collection: usize },
@@ -58,11 +62,16 @@ pub struct Collections {
     pub condemned: Set,
     /// Packs that are dead, for ever.
     pub dead: Set,
-    /// Sessions that are void, for ever.
+    /// Sessions that are void.
     pub void: Set,
+    /// Who has said so, or that a session counts.
+    pub said_by: SaidBy,
     /// Collections that have swept.
     pub swept: Set,
 }
+
+/// For each session the highest collection that has said whether it counts: one more than its number, or 0.
+pub type SaidBy = [u8; SESSIONS];
 
 impl Store {
     /// What there is at the beginning.
@@ -83,13 +92,17 @@ impl Store {
                 self.committed |= Set::only(session);
                 self.replaced |= replaces;
             }
-            Change::Flag { session, collection } => self.flags[collection] |= Set::only(session),
+            Change::Flag { session, collection, generation } => {
+                self.flags[collection] |= Set::only(session);
+                self.generation[collection] = generation;
+            }
             Change::Condemned { collection, packs } => {
                 self.condemned[collection] = packs;
                 self.has_condemned |= Set::only(collection);
             }
-            Change::Swept { collection, dead, void } => {
-                (self.dead[collection], self.void[collection]) = (dead, void);
+            Change::Swept { collection, generation, dead, void, counted } => {
+                (self.dead[collection], self.void[collection], self.counted[collection]) = (dead, void, counted);
+                self.generation[collection] = generation;
                 self.has_swept |= Set::only(collection);
             }
             Change::Done { collection } => self.has_done |= Set::only(collection),
@@ -107,21 +120,57 @@ impl Store {
     }
 
     /// Reads `gc/`. What `own` has condemned is left out.
-    pub fn collections(&self, own: Option<usize>) -> Collections {
+    pub fn collections(&self, scene: &Scene, own: Option<usize>) -> Collections {
         let union = |sets: &[Set], of: Set| of.iter().fold(Set::EMPTY, |all, one| all | sets[one]);
         let unfinished = self.unfinished() - own.map_or(Set::EMPTY, Set::only);
+        let mut said_by = SaidBy::default();
+        for (session, said_by) in said_by.iter_mut().enumerate() {
+            let says = |&one: &usize| (self.void[one] | self.counted[one]).has(session);
+            let highest = self.has_swept.iter().filter(says).max_by_key(|&one| self.rank(one));
+            *said_by = highest.map_or(0, |one| one as u8 + 1);
+        }
+        let void = match scene.keeps(Rule::HighestAnswerCounts) {
+            true => Set::of((0..SESSIONS).filter(|&session| {
+                let by = usize::from(said_by[session]);
+                by > 0 && self.void[by - 1].has(session)
+            })),
+            false => union(&self.void, self.has_swept),
+        };
         Collections {
             condemned: union(&self.condemned, unfinished),
             dead: union(&self.dead, self.has_swept),
-            void: union(&self.void, self.has_swept),
+            void,
+            said_by,
             swept: self.has_swept,
         }
     }
 
-    /// Sessions with a flag of a collection that is not among `swept`.
-    pub fn asked(&self, swept: Set) -> Set {
-        let open = (0..COLLECTIONS).filter(|&collection| !swept.has(collection));
-        open.fold(Set::EMPTY, |all, collection| all | self.flags[collection])
+    /// Where an id stands among others: by its generation, then as chance has it.
+    pub fn rank(&self, collection: usize) -> (u8, usize) {
+        (self.generation[collection], collection)
+    }
+
+    /// Whether a flag of this collection still asks: it has not swept, and no higher one has said what is asked.
+    pub fn asks(&self, collection: usize, session: usize, swept: Set, said_by: &SaidBy) -> bool {
+        let by = usize::from(said_by[session]);
+        !swept.has(collection) && (by == 0 || self.rank(by - 1) < self.rank(collection))
+    }
+
+    /// Of flags, by collection, the sessions of which something is still asked; by the collections from a
+    /// generation on.
+    pub fn open(&self, flags: &[Set; COLLECTIONS], from: u8, swept: Set, said_by: &SaidBy) -> Set {
+        let of = |one: usize| flags[one].iter().filter(move |&session| self.asks(one, session, swept, said_by));
+        Set::of((0..COLLECTIONS).filter(|&one| self.generation[one] >= from).flat_map(of))
+    }
+
+    /// Sessions that have a flag.
+    pub fn flagged(&self) -> Set {
+        self.flags.iter().fold(Set::EMPTY, |all, flags| all | *flags)
+    }
+
+    /// Sessions of which something is asked, by what is there now.
+    pub fn asked(&self, said: &Collections) -> Set {
+        self.open(&self.flags, 0, said.swept, &said.said_by)
     }
 
     /// The chunks that segments say are in a pack.
@@ -160,7 +209,7 @@ impl Store {
 
     /// Whether a reader finds every one of these chunks, and finds it whole.
     pub fn reads(&self, scene: &Scene, chunks: Set) -> bool {
-        let said = self.collections(None);
+        let said = self.collections(scene, None);
         let there = self.named(scene, self.committed - said.void, said.dead) & self.packs & scene.trusted();
         let found = there.iter().fold(Set::EMPTY, |all, pack| all | self.holds(scene, pack));
         (chunks - found).is_empty()

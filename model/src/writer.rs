@@ -1,8 +1,8 @@
 //! A backup: W1 to W8, as `esker::repo::session` has them.
 
-use crate::scene::{COLLECTIONS, Rule, Scene};
+use crate::scene::{COLLECTIONS, Rule, SESSIONS, Scene};
 use crate::set::Set;
-use crate::store::Change;
+use crate::store::{Change, SaidBy};
 use crate::{Listed, Steps, Who};
 
 /// What a writer does next.
@@ -42,6 +42,8 @@ pub struct Writer {
     swept: Set,
     /// Sessions that are void.
     void: Set,
+    /// Who has said so, or that a session counts.
+    said_by: SaidBy,
     /// Sessions that have committed; then those that are usable.
     sessions: Set,
     /// Flags, by collection.
@@ -93,14 +95,14 @@ pub(crate) fn steps(steps: &mut Steps<'_>, number: usize) {
             steps.send(who, "W1 announces", Set::only(session), change, then, stop);
         }
         Step::W2ReadGc => {
-            let said = store.collections(None);
+            let said = store.collections(scene, None);
             steps.go(who, "W2 reads gc/, condemned:", said.condemned, |state| {
                 let writer = &mut state.writers[number];
                 writer.avoid = said.dead;
                 if scene.keeps(Rule::CondemnedIsAvoided) {
                     writer.avoid |= said.condemned;
                 }
-                (writer.swept, writer.void) = (said.swept, said.void);
+                (writer.swept, writer.void, writer.said_by) = (said.swept, said.void, said.said_by);
                 writer.step = match scene.keeps(Rule::CommitsBeforeFlags) {
                     true => Step::W3ListCommits,
                     false => Step::W3ListFlags,
@@ -129,7 +131,7 @@ pub(crate) fn steps(steps: &mut Steps<'_>, number: usize) {
                 }),
             }
         }
-        Step::W3ListFlags => steps.go(who, "W3 lists flags", store.asked(writer.swept), |state| {
+        Step::W3ListFlags => steps.go(who, "W3 lists flags", store.flagged(), |state| {
             let writer = &mut state.writers[number];
             writer.flags = store.flags;
             if scene.keeps(Rule::CommitsBeforeFlags) {
@@ -141,7 +143,9 @@ pub(crate) fn steps(steps: &mut Steps<'_>, number: usize) {
             }
         }),
         Step::W3ReadSweeps => {
-            let said = store.collections(None);
+            let said = store.collections(scene, None);
+            let first = writer.said_by;
+            let changed = Set::of((0..SESSIONS).filter(|&session| said.said_by[session] != first[session]));
             steps.go(who, "W3 reads gc/ again, condemned:", said.condemned, |state| {
                 let writer = &mut state.writers[number];
                 if scene.keeps(Rule::SweepsAreReadAgain) {
@@ -150,15 +154,16 @@ pub(crate) fn steps(steps: &mut Steps<'_>, number: usize) {
                         writer.avoid |= said.condemned;
                     }
                     writer.void |= said.void;
+                    if scene.keeps(Rule::NewAnswersAreUncertain) {
+                        writer.void |= changed;
+                    }
                     writer.swept |= said.swept;
                 }
                 writer.sessions = writer.sessions - writer.void;
-                for (collection, flags) in writer.flags.into_iter().enumerate() {
-                    if !writer.swept.has(collection) && scene.keeps(Rule::FlaggedIsNotUsable) {
-                        writer.sessions = writer.sessions - flags;
-                    }
+                if scene.keeps(Rule::FlaggedIsNotUsable) {
+                    writer.sessions = writer.sessions - store.open(&writer.flags, 0, writer.swept, &first);
                 }
-                (writer.void, writer.swept, writer.flags) = Default::default();
+                (writer.void, writer.said_by, writer.swept, writer.flags) = Default::default();
                 writer.step = Step::W4ListPacks;
             });
         }
@@ -210,7 +215,7 @@ pub(crate) fn steps(steps: &mut Steps<'_>, number: usize) {
             steps.send(who, "W7 commits", Set::only(session), change, then, stop);
         }
         Step::W8ListFlags => {
-            let flagged = store.asked(Set::EMPTY).has(session);
+            let flagged = store.flagged().has(session);
             let what = if flagged { "W8 finds a flag" } else { "W8 finds no flag" };
             steps.go(who, what, Set::only(session), |state| {
                 let writer = &mut state.writers[number];
@@ -226,7 +231,8 @@ pub(crate) fn steps(steps: &mut Steps<'_>, number: usize) {
             });
         }
         Step::W8ReadSweeps => {
-            let void = store.collections(None).void.has(session);
+            // Whatever a sweep says of it, it has been asked.
+            let void = store.collections(scene, None).said_by[session] != 0;
             let what = if void { "W8 finds a sweep" } else { "W8 says that the snapshot is made" };
             steps.go(who, what, Set::only(session), |state| {
                 let writer = &mut state.writers[number];

@@ -18,7 +18,8 @@ pub struct Condemned {
     pub extra: Extra,
 }
 
-/// `gc/<cid>/swept`: packs that are dead and sessions that are void, for ever.
+/// `gc/<cid>/swept`: packs that are dead, for ever; and sessions that are void or count, unless a higher
+/// collection says otherwise.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Swept {
     /// The collection.
@@ -29,6 +30,8 @@ pub struct Swept {
     pub dead: Vec<PackId>,
     /// Void sessions, in ascending order.
     pub void: Vec<SessionId>,
+    /// Sessions that count though others have asked them and said nothing, in ascending order.
+    pub counted: Vec<SessionId>,
     /// Fields from a newer program.
     pub extra: Extra,
 }
@@ -84,6 +87,7 @@ impl Record for Swept {
         map.i64(2, self.time_secs);
         map.list(3, &self.dead, |out, pack| cbor::push_bytes(out, pack.as_bytes()));
         map.list(4, &self.void, |out, session| cbor::push_bytes(out, session.as_bytes()));
+        map.list(5, &self.counted, |out, session| cbor::push_bytes(out, session.as_bytes()));
         map.extra(&self.extra);
     }
 
@@ -91,8 +95,13 @@ impl Record for Swept {
         let collection = CollectionId::from_bytes(map.array(1)?);
         let time_secs = map.i64(2)?;
         let dead = read_packs(map, 3, Self::WHAT)?;
-        let void = map.ascending(4, |decoder| Ok(SessionId::from_bytes(cbor::read_array(Self::WHAT, decoder)?)))?;
-        Ok(Self { collection, time_secs, dead, void, extra: map.extra()? })
+        let mut sessions =
+            |key| map.ascending(key, |decoder| Ok(SessionId::from_bytes(cbor::read_array(Self::WHAT, decoder)?)));
+        let (void, counted) = (sessions(4)?, sessions(5)?);
+        if counted.iter().any(|session| void.binary_search(session).is_ok()) {
+            return Err(DecodeError::malformed(Self::WHAT, "a session is void and counts"));
+        }
+        Ok(Self { collection, time_secs, dead, void, counted, extra: map.extra()? })
     }
 }
 
@@ -312,7 +321,11 @@ mod tests {
         let object = ObjectId::from_bytes([5; 32]);
         let extra = Extra::default;
         round_trip(Condemned { collection, time_secs: 1, packs: packs.clone(), extra: extra() });
-        round_trip(Swept { collection, time_secs: 1, dead: packs.clone(), void: vec![session], extra: extra() });
+        let counted = vec![SessionId::from_bytes([3; 16])];
+        let swept =
+            Swept { collection, time_secs: 1, dead: packs.clone(), void: vec![session], counted, extra: extra() };
+        assert!(cbor::decode::<Swept>(&cbor::encode(&Swept { counted: vec![session], ..swept.clone() })).is_err());
+        round_trip(swept);
         round_trip(Done { collection, time_secs: 1, sweeps: vec![object], seen_notes: vec![], extra: extra() });
         for claim in [
             NoteClaim::Forgotten { session, commit: object, until_secs: 9 },

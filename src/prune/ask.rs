@@ -16,7 +16,7 @@ use crate::format::session::Flag;
 use crate::id::{CollectionId, SessionId};
 use crate::monitor::{Monitor, Severity};
 use crate::repo::Repository;
-use crate::repo::collections::FLAGS;
+use crate::repo::collections::{Collections, FLAGS};
 use crate::repo::commits::SNAPSHOTS;
 use crate::repo::session::SESSIONS;
 
@@ -29,10 +29,12 @@ const AGE_SECS_MAX: u64 = 48 * 3600;
 /// What became of the sessions that were open.
 #[derive(Debug, Default)]
 pub(super) struct Answers {
-    /// How many were asked.
-    pub(super) asked: u64,
-    /// Those that had not committed when they were asked.
+    /// Those that were asked.
+    pub(super) asked: BTreeSet<SessionId>,
+    /// Those that had not committed when they were asked; then those that are void.
     pub(super) void: BTreeSet<SessionId>,
+    /// Those that count, whatever others who asked may say.
+    pub(super) counted: BTreeSet<SessionId>,
 }
 
 /// An open session that is waited for.
@@ -51,11 +53,31 @@ pub(super) enum Wait {
     ForNone,
 }
 
-/// Waits until every session that is open now has committed or been called void. `lost` are asked at once.
+impl Answers {
+    /// Settles what the sweep says of those that were asked: what another sweep has said by now; and of those that
+    /// counted when all was looked at, that they do. `said` was read after the last flag was put.
+    pub(super) fn settle(&mut self, said: &Collections, counted: &BTreeSet<SessionId>) {
+        for session in &self.asked {
+            let counts = match said.answers.get(session) {
+                Some(answer) => answer.counts,
+                None if self.void.contains(session) => false,
+                None if counted.contains(session) => true,
+                None => continue,
+            };
+            match counts {
+                true => self.counted.insert(*session) | self.void.remove(session),
+                false => self.void.insert(*session),
+            };
+        }
+    }
+}
+
+/// Waits until every session that is open now has committed or been called void. Those `at_once` are not waited
+/// for: they are lost, or others have asked them.
 pub(super) fn all(
     repo: &Repository,
     collection: &CollectionId,
-    lost: &BTreeSet<SessionId>,
+    at_once: &BTreeSet<SessionId>,
     wait: Wait,
     options: &Options,
     monitor: &Monitor,
@@ -69,7 +91,7 @@ pub(super) fn all(
             waiting.insert(session, Waiting { announced_secs: announced(repo, &session)?, sign: None });
         }
     }
-    for session in lost {
+    for session in at_once {
         ask(repo, collection, session, &mut answers)?;
         waiting.remove(session);
     }
@@ -131,7 +153,7 @@ fn ask(repo: &Repository, collection: &CollectionId, session: &SessionId, answer
     let flag =
         Flag { session: *session, collection: *collection, time_secs: repo.world.now().secs, extra: Extra::default() };
     let name = format!("{FLAGS}{session}/{collection}");
-    answers.asked += 1;
+    answers.asked.insert(*session);
     repo.put_named_record(RecordKind::Flag, &name, &cbor::encode(&flag))?;
     repo.storage.barrier().context(|| "cannot ask a session")?;
     if !repo.is_there(&format!("{SNAPSHOTS}{session}"))? {

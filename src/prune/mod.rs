@@ -62,7 +62,7 @@ pub struct Options {
 
 impl Options {
     fn looking<'m>(&self, monitor: &'m Monitor) -> Looking<'m> {
-        Looking { close_lost: self.close_lost, threads: self.threads, monitor }
+        Looking { close_lost: self.close_lost, threads: self.threads, own: None, monitor }
     }
 }
 
@@ -115,6 +115,10 @@ pub fn run(
     if !options.ignore_clock {
         survey.refuse_a_wrong_clock()?;
     }
+    if survey.is_in_doubt() {
+        let message = "another collection has yet to say what becomes of one; nothing is deleted until it has";
+        monitor.problem(Severity::Note, "sessions", message.to_owned());
+    }
     let (mut survey, mut live, plan) =
         survey.settled(looking, None, |survey, live| survey.plan(live, &options.limits))?;
     plan.refuse_too_much(&options.limits)?;
@@ -122,6 +126,7 @@ pub fn run(
     let notes = survey.notes_to_see();
     let mut report = Report { plan, ..Report::default() };
     let mut garbage = report.plan.garbage.clone();
+    let mut is_safe = true;
     if !report.plan.repack.is_empty() {
         report.bytes_written = repack::run(&survey, &live, &report.plan.repack, options.packs, monitor)
             .context(|| "nothing was collected")?;
@@ -129,26 +134,32 @@ pub fn run(
         // What was rewritten has a place in the new packs; looked at afresh, since others went on meanwhile.
         let avoid = report.plan.repack.clone();
         let garbage_of = |survey: &Survey<'_>, live: &Live| survey.garbage(live, &avoid);
-        (survey, live, garbage) = Survey::look(repo, looking)?.settled(looking, Some((&survey, &live)), garbage_of)?;
+        (survey, live, (garbage, is_safe)) =
+            Survey::look(repo, looking)?.settled(looking, Some((&survey, &live)), garbage_of)?;
     }
-    let collection = Collection { repo, id: CollectionId::from_bytes(repo.world.random()) };
-    let lost = survey.lost_sessions();
+    let collection = Collection { repo, id: new_id(repo, survey.generation()) };
+    // What others have asked and not answered is asked again.
+    let at_once = &survey.lost_sessions() | survey.asked();
+    let counted = if is_safe { survey.asked_and_counted() } else { BTreeSet::new() };
     if !garbage.is_empty() {
         collection.condemn(&garbage)?;
     }
     // G4, G5.
     let wait = if garbage.is_empty() { Wait::ForNone } else { Wait::ForAll };
-    let answers = ask::all(repo, &collection.id, &lost, wait, options, monitor)?;
+    let mut answers = ask::all(repo, &collection.id, &at_once, wait, options, monitor)?;
     // G6.
     if !garbage.is_empty() {
         let spared = survey.look_again(&live, &collection.id, &garbage, looking)?;
         report.packs_spared = spared.len() as u64;
         garbage.retain(|pack| !spared.contains(pack));
     }
+    if !answers.asked.is_empty() {
+        answers.settle(&repo.load_collections()?, &counted);
+    }
     report.sessions_closed = answers.void.len() as u64;
     // Whoever was asked is told, whatever came of it.
     let mut swept = None;
-    if wait == Wait::ForAll || answers.asked > 0 {
+    if wait == Wait::ForAll || !answers.asked.is_empty() {
         swept = Some(collection.sweep(&garbage, &answers)?);
     }
     // G8.
@@ -163,6 +174,13 @@ pub fn run(
     // G7, last: what this collection has put is then folded, too.
     report.folded = fold::run(repo, &logs_before, options.fold_from, monitor)?;
     Ok(report)
+}
+
+/// An id for a collection: random, but for the generation it begins with.
+fn new_id(repo: &Repository, generation: u16) -> CollectionId {
+    let mut id: [u8; 16] = repo.world.random();
+    (id[0], id[1]) = ((generation >> 8) as u8, generation as u8);
+    CollectionId::from_bytes(id)
 }
 
 /// One collection's records.
@@ -195,6 +213,7 @@ impl Collection<'_> {
             time_secs: self.repo.world.now().secs,
             dead: dead.iter().copied().collect(),
             void: answers.void.iter().copied().collect(),
+            counted: answers.counted.iter().copied().collect(),
             extra: Extra::default(),
         };
         let hash = self.repo.put_named_record(RecordKind::Swept, &self.name("swept"), &cbor::encode(&record))?;
@@ -231,9 +250,9 @@ impl Collection<'_> {
     fn clear_sessions(&self, collections: &Collections) -> Result<()> {
         let storage = &self.repo.storage;
         let flags = self.repo.load_flags(FLAGS)?;
-        // Only after its sweep is there may a flag go: whoever misses it sees the sweep.
+        // Only after a sweep that answers it is there may a flag go: whoever misses it sees the sweep.
         let answered = flags.iter().flat_map(|(session, by)| {
-            let by = by.iter().filter(|collection| collections.sweeps.contains_key(collection));
+            let by = by.iter().filter(|collection| !collections.asks(collection, session));
             by.map(move |collection| format!("{FLAGS}{session}/{collection}"))
         });
         let mut names: Vec<String> = answered.collect();
@@ -323,4 +342,59 @@ fn outrun() -> Error {
 
 fn warn(monitor: &Monitor, object: &str, message: impl Into<String>) {
     monitor.problem(Severity::Warning, object, message);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::format::session::CommitKind;
+    use crate::repo::content::Reader;
+    use crate::repo::reader::ReadRepo;
+    use crate::repo::session::Session;
+    use crate::repo::tests::{COLLECTION, flag, repository, store_as, sweep_by};
+    use crate::storage::Storage;
+
+    fn collect(repo: &Repository) -> Report {
+        let options = Options {
+            limits: Limits::default(),
+            packs: PackSettings::default(),
+            patience: Duration::ZERO,
+            ignore_clock: true,
+            close_lost: false,
+            fold_from: fold::WORTH_IT,
+            threads: 1,
+        };
+        run(repo, &options, &Monitor::silent(), |_| Ok(())).unwrap()
+    }
+
+    #[test]
+    fn what_a_collection_that_stopped_has_asked_the_next_answers_for_ever() {
+        let (memory, repo) = repository();
+        let (counts, id, _) = store_as(&repo, CommitKind::Checkpoint, b"some content");
+        let open = Session::begin(&repo).unwrap().id();
+        let gone = SessionId::from_bytes([3; 16]);
+        [counts, open, gone].into_iter().for_each(|session| flag(&repo, session));
+        assert!(!Session::begin(&repo).unwrap().may_reuse(&id), "asked");
+        collect(&repo);
+        assert!(memory.list(FLAGS).unwrap().is_empty());
+        assert!(Session::begin(&repo).unwrap().may_reuse(&id), "answered");
+        let void = repo.load_collections().unwrap().void;
+        assert!(void.contains(&open) && void.contains(&gone) && !void.contains(&counts));
+        // It was slow, and finds now what it would have found then.
+        sweep_by(&repo, COLLECTION, &[counts], &[]);
+        assert!(Reader::new(&repo).unwrap().chunk(&id).is_ok());
+        collect(&repo);
+        assert!(Reader::new(&repo).unwrap().chunk(&id).is_ok());
+    }
+
+    #[test]
+    fn what_another_has_said_meanwhile_is_said_again() {
+        let [void, counted, silent] = [[1; 16], [2; 16], [3; 16]].map(SessionId::from_bytes);
+        let (_, repo) = repository();
+        sweep_by(&repo, COLLECTION, &[counted], &[void]);
+        let mut answers =
+            Answers { asked: [void, counted, silent].into(), void: [void].into(), counted: BTreeSet::new() };
+        answers.settle(&repo.load_collections().unwrap(), &[counted].into());
+        assert_eq!((answers.void, answers.counted), ([counted].into(), [void].into()));
+    }
 }

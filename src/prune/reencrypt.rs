@@ -86,7 +86,7 @@ pub fn run(repo: &Repository, options: &Options, monitor: &Monitor) -> Result<Re
     }
     repo.refuse_if_behind()?;
     // Nothing is deleted, so sessions that lost their commits are no reason to stop.
-    let looking = Looking { close_lost: true, threads: options.threads, monitor };
+    let looking = Looking { close_lost: true, threads: options.threads, own: None, monitor };
     let in_use = |survey: &Survey<'_>, live: &Live| survey.packs_in_use(live);
     let (survey, live, (packs, mut spent)) = Survey::look(repo, looking)?.settled(looking, None, in_use)?;
     let older = packs.iter().filter(|(_, pack)| pack.epochs_behind > 0 && pack.kept_bytes > 0);

@@ -12,7 +12,7 @@ use crate::index::{Found, Marks};
 use crate::monitor::Monitor;
 use crate::path::TreePath;
 use crate::repo::Repository;
-use crate::repo::collections::{Collections, FLAGS};
+use crate::repo::collections::{FLAGS, generation};
 use crate::repo::commits::CommitHeader;
 use crate::repo::content::Reader;
 use crate::repo::import::INDEX;
@@ -36,6 +36,8 @@ pub(super) struct Looking<'m> {
     pub(super) close_lost: bool,
     /// How many snapshots are gone through at once.
     pub(super) threads: usize,
+    /// The collection that looks, once it has asked somebody itself.
+    pub(super) own: Option<CollectionId>,
     pub(super) monitor: &'m Monitor,
 }
 
@@ -50,8 +52,14 @@ pub(super) struct Survey<'r> {
     strays: BTreeMap<PackId, SessionId>,
     /// Sessions that are announced and neither committed nor void.
     open: BTreeSet<SessionId>,
-    /// Sessions flagged by a collection that has not published its sweep, or void by one that has just done so.
+    /// Sessions of which something is asked and not answered, or of which a sweep has just said something.
     uncertain: BTreeSet<SessionId>,
+    /// Sessions of which collections have asked something and not answered it.
+    asked: BTreeSet<SessionId>,
+    /// The highest generation of those collections.
+    asked_by: Option<u16>,
+    /// Sessions that are void, unless a collection that has asked them again says otherwise.
+    doubtful: BTreeSet<SessionId>,
     /// Sessions that are known from their packs alone.
     lost: BTreeSet<SessionId>,
 }
@@ -106,7 +114,16 @@ impl<'r> Survey<'r> {
         let later = repo.load_collections()?;
         let collections = reader.collections();
         let committed = |session: &SessionId| reader.commits().headers.contains_key(session);
-        let uncertain = uncertain(flags, collections, &later);
+        let questions: Vec<_> = collections.questions(&later, &flags).collect();
+        let of_others = || questions.iter().filter(|(_, by)| looking.own.as_ref() != Some(*by));
+        let answered: BTreeSet<SessionId> = collections.newly_answered(&later).copied().collect();
+        // Only a collection of a higher generation says that what was asked counts.
+        let again = of_others().filter(|(_, by)| generation(by) > 0).map(|(session, _)| **session);
+        let doubtful = again.chain(answered.iter().copied()).filter(|session| collections.void.contains(session));
+        let doubtful = doubtful.collect();
+        let asked = of_others().map(|(session, _)| **session).collect();
+        let asked_by = of_others().map(|(_, by)| generation(by)).max();
+        let uncertain = questions.iter().map(|(session, _)| **session).chain(answered).collect();
         let open: BTreeSet<_> = announced
             .into_iter()
             .filter(|session| !committed(session) && !collections.void.contains(session))
@@ -117,6 +134,9 @@ impl<'r> Survey<'r> {
             strays: BTreeMap::new(),
             open,
             uncertain,
+            asked,
+            asked_by,
+            doubtful,
             lost: BTreeSet::new(),
             reader,
         };
@@ -195,6 +215,27 @@ impl<'r> Survey<'r> {
         let days = now.saturating_sub(newest).unsigned_abs() / (24 * 3600);
         let what = format!("nothing was collected: this machine's clock is {days} days {found} the newest snapshot");
         Err(Error::new(Kind::Refused, what).hint("set the clock; if it is right, add `--ignore-clock`"))
+    }
+
+    /// Sessions of which others have asked something and not answered it.
+    pub(super) fn asked(&self) -> &BTreeSet<SessionId> {
+        &self.asked
+    }
+
+    /// Those of them that count.
+    pub(super) fn asked_and_counted(&self) -> BTreeSet<SessionId> {
+        let counts = |session: &&SessionId| self.reader.commits().headers.contains_key(session);
+        self.asked.iter().filter(counts).copied().collect()
+    }
+
+    /// The generation of a collection whose answers go before those of all who have asked.
+    pub(super) fn generation(&self) -> u16 {
+        self.asked_by.map_or(0, |highest| highest.saturating_add(1))
+    }
+
+    /// Whether a session that is void may yet be said to count: then nobody knows what is live.
+    pub(super) fn is_in_doubt(&self) -> bool {
+        !self.doubtful.is_empty()
     }
 
     /// The sessions that are to be given up.
@@ -400,12 +441,17 @@ impl<'r> Survey<'r> {
         }
     }
 
-    /// Packs of which nothing is kept: those of certain and of void sessions.
-    pub(super) fn garbage(&self, live: &Live, avoid: &BTreeSet<PackId>) -> Result<BTreeSet<PackId>> {
-        Ok(self.garbage_of(&self.uses(live, avoid)?))
+    /// Packs of which nothing is kept: those of certain and of void sessions. And whether everything live lies
+    /// where no other collection may delete it.
+    pub(super) fn garbage(&self, live: &Live, avoid: &BTreeSet<PackId>) -> Result<(BTreeSet<PackId>, bool)> {
+        let uses = self.uses(live, avoid)?;
+        Ok((self.garbage_of(&uses), uses.rescue.is_empty()))
     }
 
     fn garbage_of(&self, uses: &Uses) -> BTreeSet<PackId> {
+        if self.is_in_doubt() {
+            return BTreeSet::new();
+        }
         let catalog = self.reader.catalog();
         // A pack may stand in segments of several sessions; all of them must be done with it.
         let mut done: BTreeMap<PackId, bool> = BTreeMap::new();
@@ -436,7 +482,7 @@ impl<'r> Survey<'r> {
         let packs = self.in_use(&uses, &garbage);
         let stored_bytes = self.candidates.values().sum();
         let garbage_bytes = garbage.iter().filter_map(|pack| self.candidates.get(pack)).sum();
-        let mut plan = Plan::choose(&packs, limits);
+        let mut plan = if self.is_in_doubt() { Plan::default() } else { Plan::choose(&packs, limits) };
         plan.repack.extend(uses.rescue.iter().copied());
         plan.forgotten = self.counted(|standing| matches!(standing, Standing::Forgotten { in_effect: false, .. }));
         plan.snapshots = self.counted(|standing| standing == Standing::Live);
@@ -511,7 +557,7 @@ impl<'r> Survey<'r> {
         own: &BTreeSet<PackId>,
         looking: Looking<'_>,
     ) -> Result<BTreeSet<PackId>> {
-        let looking = Looking { close_lost: true, ..looking };
+        let looking = Looking { close_lost: true, own: Some(*collection), ..looking };
         let fresh = Survey::look(self.reader.repo(), looking)?;
         if fresh.reader.commits().headers.keys().eq(self.reader.commits().headers.keys()) {
             // Nobody has committed, so what was live still is all that is, and lies where it lay.
@@ -532,6 +578,9 @@ impl<'r> Survey<'r> {
         collection: &CollectionId,
         own: &BTreeSet<PackId>,
     ) -> BTreeSet<PackId> {
+        if now.is_in_doubt() {
+            return own.clone();
+        }
         let catalog = self.reader.catalog();
         let collections = now.reader.collections();
         let taken = |pack: &PackId| {
@@ -594,24 +643,10 @@ struct Uses {
     rescue: BTreeSet<PackId>,
 }
 
-/// Sessions flagged by a collection that has not swept by the later look, and those that have become void
-/// since the earlier.
-fn uncertain(
-    flags: BTreeMap<SessionId, Vec<CollectionId>>,
-    earlier: &Collections,
-    later: &Collections,
-) -> BTreeSet<SessionId> {
-    let asked = flags
-        .into_iter()
-        .filter(|(_, by)| by.iter().any(|collection| !later.sweeps.contains_key(collection)))
-        .map(|(session, _)| session);
-    asked.chain(later.void.difference(&earlier.void).copied()).collect()
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::repo::tests::{COLLECTION, flag, repository, store_as, sweep};
+    use crate::repo::tests::{COLLECTION, LOW, LOW_TOO, flag, flag_by, repository, store_as, sweep, sweep_by};
 
     /// Found by `model/`: what this collection, or another, has asked without finding a commit may have committed
     /// since, and a sweep that is about to be published calls it void.
@@ -622,7 +657,7 @@ mod tests {
         // All a checkpoint has stored is live.
         let (_, _, pack) = store_as(&repo, CommitKind::Checkpoint, b"some content");
         let monitor = Monitor::silent();
-        let looking = Looking { close_lost: false, threads: 2, monitor: &monitor };
+        let looking = Looking { close_lost: false, threads: 2, own: None, monitor: &monitor };
         let survey = Survey::look(&repo, looking).unwrap();
         let live = survey.mark(looking, None).unwrap();
         let condemned = BTreeSet::from([pack]);
@@ -640,7 +675,7 @@ mod tests {
         let (_, repo) = repository();
         let (.., pack) = store_as(&repo, CommitKind::Checkpoint, b"some content");
         let monitor = Monitor::silent();
-        let looking = Looking { close_lost: false, threads: 2, monitor: &monitor };
+        let looking = Looking { close_lost: false, threads: 2, own: None, monitor: &monitor };
         let look = || Survey::look(&repo, looking).unwrap();
         let before = look();
         let live = before.mark(looking, None).unwrap();
@@ -654,19 +689,30 @@ mod tests {
         assert!(before.carried(&live, &swept.reader).is_none(), "a part is in no pack that counts");
     }
 
-    /// Found by `model/`: a flag is gone once its sweep is there, so a list of flags that does not show it is
-    /// answered by the sweeps after it, not by those before.
+    /// A session that is void and asked again may yet be said to count: then nobody knows what is live.
     #[test]
-    fn a_session_that_has_become_void_while_flags_were_listed_is_uncertain() {
-        let (session, other) = (SessionId::from_bytes([1; 16]), SessionId::from_bytes([2; 16]));
-        let earlier = Collections::default();
-        let void = Collections { void: [session].into(), ..Collections::default() };
-        assert_eq!(uncertain(BTreeMap::new(), &earlier, &void), [session].into());
-        // Known before: its packs are garbage like any other's.
-        assert!(uncertain(BTreeMap::new(), &void, &void).is_empty());
-        let flags = BTreeMap::from([(other, vec![COLLECTION])]);
-        assert_eq!(uncertain(flags.clone(), &earlier, &earlier), [other].into());
-        let swept = Collections { sweeps: [(COLLECTION, ObjectId::of(b""))].into(), ..Collections::default() };
-        assert!(uncertain(flags, &earlier, &swept).is_empty(), "answered: it counts");
+    fn where_a_void_session_is_asked_again_nothing_is_garbage_until_that_is_answered() {
+        let (_, repo) = repository();
+        let (session, _, pack) = store_as(&repo, CommitKind::Maintenance, b"some content");
+        let monitor = Monitor::silent();
+        let looking = Looking { close_lost: false, threads: 1, own: None, monitor: &monitor };
+        let garbage = || {
+            let survey = Survey::look(&repo, looking).unwrap();
+            let live = survey.mark(looking, None).unwrap();
+            survey.garbage(&live, &BTreeSet::new()).unwrap().0
+        };
+        sweep_by(&repo, LOW, &[session], &[]);
+        assert_eq!(garbage(), [pack].into(), "void");
+        // Of the first generation only what is open is asked.
+        flag_by(&repo, LOW_TOO, session);
+        assert!(garbage().is_empty(), "its packs wait, no others");
+        assert!(!Survey::look(&repo, looking).unwrap().is_in_doubt());
+        flag_by(&repo, COLLECTION, session);
+        let survey = Survey::look(&repo, looking).unwrap();
+        assert!(survey.is_in_doubt() && garbage().is_empty(), "asked again");
+        let own = Survey::look(&repo, Looking { own: Some(COLLECTION), ..looking }).unwrap();
+        assert!(!own.is_in_doubt(), "by itself");
+        sweep_by(&repo, COLLECTION, &[session], &[]);
+        assert_eq!(garbage(), [pack].into(), "void it is");
     }
 }

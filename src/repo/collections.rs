@@ -35,8 +35,10 @@ pub struct Collections {
     pub condemned: BTreeSet<PackId>,
     /// Packs that are or will be deleted, for ever.
     pub dead: BTreeSet<PackId>,
-    /// Sessions that do not count, for ever.
+    /// Sessions that do not count, by their [`Self::answers`].
     pub void: BTreeSet<SessionId>,
+    /// What sweeps say of sessions that were asked: of each what the highest collection says.
+    pub answers: BTreeMap<SessionId, Answer>,
     /// Chunks that were found damaged, and in which pack.
     pub damaged: BTreeSet<(ChunkId, PackId)>,
     /// The notes that say so, by pack, but for those an owner has taken back.
@@ -71,6 +73,21 @@ pub struct Collections {
     pub faults: Vec<(String, Error)>,
 }
 
+/// What a collection says of a session that was asked.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Answer {
+    /// The collection.
+    pub by: CollectionId,
+    /// Whether the session counts; else it is void.
+    pub counts: bool,
+}
+
+/// The generation in a collection's id, which says before all else how high it is.
+pub fn generation(collection: &CollectionId) -> u16 {
+    let [high, low, ..] = *collection.as_bytes();
+    u16::from(high) << 8 | u16::from(low)
+}
+
 /// What owners have said of a snapshot they forgot.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Forgotten {
@@ -90,7 +107,7 @@ impl Collections {
     pub fn add(&mut self, later: Self) {
         self.condemned.extend(later.condemned);
         self.dead.extend(later.dead);
-        self.void.extend(later.void);
+        later.answers.into_iter().for_each(|(session, answer)| self.answer(session, answer));
         self.damaged.extend(later.damaged);
         self.damage_notes.extend(later.damage_notes);
         for (snapshot, forgotten) in later.forgotten {
@@ -114,6 +131,43 @@ impl Collections {
                 self.faults.push((object, error));
             }
         }
+    }
+
+    /// Takes what a sweep says of a session, unless a higher one says something.
+    fn answer(&mut self, session: SessionId, answer: Answer) {
+        let known = self.answers.entry(session).or_insert(answer);
+        *known = answer.max(*known);
+        match known.counts {
+            true => self.void.remove(&session),
+            false => self.void.insert(session),
+        };
+    }
+
+    /// Whether a collection's flag on a session still asks: it has not swept, and no higher one has said what
+    /// becomes of the session.
+    pub fn asks(&self, collection: &CollectionId, session: &SessionId) -> bool {
+        !self.sweeps.contains_key(collection) && self.answers.get(session).is_none_or(|answer| answer.by < *collection)
+    }
+
+    /// Those of `flags` that still ask, where they were listed after this look and before a later one. What only
+    /// the later one has answered asks still, unless by the collection's own sweep: a higher collection may have
+    /// been told something else meanwhile.
+    pub fn questions<'f>(
+        &self,
+        later: &Self,
+        flags: &'f BTreeMap<SessionId, Vec<CollectionId>>,
+    ) -> impl Iterator<Item = (&'f SessionId, &'f CollectionId)> {
+        let each = flags.iter().flat_map(|(session, by)| by.iter().map(move |collection| (session, collection)));
+        each.filter(|(session, by)| self.asks(by, session) && !later.sweeps.contains_key(by))
+    }
+
+    /// Sessions of which a later look finds something said that this one did not.
+    pub fn newly_answered<'c>(&self, later: &'c Self) -> impl Iterator<Item = &'c SessionId> {
+        later
+            .answers
+            .iter()
+            .filter(|(session, answer)| self.answers.get(session) != Some(answer))
+            .map(|(session, _)| session)
     }
 
     /// Takes a drill, unless a later one of the snapshot is known.
@@ -347,7 +401,11 @@ impl Said {
             Some(Word::Condemned(collection, packs)) => drop(self.condemned.insert(*collection, packs.clone())),
             Some(Word::Swept(collection, record, hash, signer)) => {
                 all.dead.extend(&record.dead);
-                all.void.extend(&record.void);
+                let of = |sessions: &[SessionId], counts| {
+                    sessions.iter().map(|session| (*session, Answer { by: *collection, counts })).collect::<Vec<_>>()
+                };
+                let said = of(&record.void, false).into_iter().chain(of(&record.counted, true));
+                said.for_each(|(session, answer)| all.answer(session, answer));
                 all.sweeps.insert(*collection, *hash);
                 all.signed.entry(*signer).or_default().insert(*hash);
             }

@@ -22,7 +22,7 @@ use crate::format::cbor::{self, Extra};
 use crate::format::record::RecordKind;
 use crate::format::segment::{Origin, PackEntry};
 use crate::format::session::{Announcement, Commit, CommitKind, Snapshot};
-use crate::id::{ChunkId, CollectionId, CredentialId, ObjectId, PackId, SessionId};
+use crate::id::{ChunkId, CredentialId, ObjectId, PackId, SessionId};
 use crate::index::Catalog;
 use crate::storage::parallel::try_map;
 use crate::storage::{ErrorKind, Listed, WriteMode};
@@ -134,15 +134,19 @@ impl<'r> Session<'r> {
         let flags = repo.load_flags(FLAGS)?;
         // … and then the sweeps once more: a flag is deleted only after its collection's sweep is
         // there, so whoever missed the flag sees the sweep.
-        collections.add(repo.load_collections()?);
+        let later = repo.load_collections()?;
         repo.refuse_with_old_keys()?;
+        // A session that was asked is usable only once that is answered, and was before the flags were listed:
+        // of what has just been said a higher collection may say something else.
+        let asked: HashSet<SessionId> = collections
+            .questions(&later, &flags)
+            .map(|(session, _)| session)
+            .chain(collections.newly_answered(&later))
+            .copied()
+            .collect();
+        collections.add(later);
         commits.leave_out(&collections.void);
         repo.pin_commits(&commits);
-        // A flagged session is usable only once every collection that flagged it has published
-        // a sweep, and none of them says void (those are gone already).
-        let unanswered = |by: &[CollectionId]| by.iter().any(|by| !collections.sweeps.contains_key(by));
-        let asked: HashSet<SessionId> =
-            flags.into_iter().filter(|(_, by)| unanswered(by)).map(|(session, _)| session).collect();
         let mut faults = std::mem::take(&mut commits.faults);
         faults.append(&mut collections.faults);
         faults.extend(repo.import_segments(&mut catalog, commits.headers.values())?);
@@ -405,11 +409,11 @@ impl<'r> Session<'r> {
         repo.storage.barrier().context(what)?;
         // W8: only then look for flags, then at all sweeps.
         let flagged = repo.load_flags(&format!("{FLAGS}{}/", self.id))?.contains_key(&self.id);
-        let void = repo.load_collections()?.void.contains(&self.id);
+        let answered = repo.load_collections()?.answers.contains_key(&self.id);
         repo.refuse_with_old_keys().context(what)?;
         // A commit of this session that was folded before this one was put is a clone's: like a flag.
         let cloned = repo.known_logs().find(&name).is_some_and(|(item, _)| item.hash != hash);
-        if flagged || void || cloned {
+        if flagged || answered || cloned {
             return Ok(Outcome::Flagged);
         }
         repo.pin_commit(self.id, hash, &previous);

@@ -53,7 +53,14 @@ fn what_only_owners_may_say_does_not_count_when_a_writer_says_it() {
     let extra = Extra::default;
     let condemned = Condemned { collection: COLLECTION, time_secs: 1, packs: vec![pack], extra: extra() };
     put_record(&writer, RecordKind::Condemned, &format!("gc/{COLLECTION}/condemned"), &condemned);
-    let swept = Swept { collection: COLLECTION, time_secs: 1, dead: vec![pack], void: vec![snapshot], extra: extra() };
+    let swept = Swept {
+        collection: COLLECTION,
+        time_secs: 1,
+        dead: vec![pack],
+        void: vec![snapshot],
+        counted: vec![],
+        extra: extra(),
+    };
     let name = format!("gc/{COLLECTION}/swept");
     put_record(&writer, RecordKind::Swept, &name, &swept);
     let sweep = ObjectId::of(&scene.memory.get(&name).unwrap());

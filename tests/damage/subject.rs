@@ -188,7 +188,7 @@ fn sweep_a_session(scene: &Scene, memory: &Memory, source: &Path) -> SessionId {
     let collection = CollectionId::from_bytes([1; 16]);
     let condemned = Condemned { collection, time_secs: 1, packs: dead.clone(), extra: Extra::default() };
     put(&owner, RecordKind::Condemned, &format!("gc/{collection}/condemned"), &cbor::encode(&condemned));
-    let swept = Swept { collection, time_secs: 1, dead, void: vec![void], extra: Extra::default() };
+    let swept = Swept { collection, time_secs: 1, dead, void: vec![void], counted: vec![], extra: Extra::default() };
     let swept = put(&owner, RecordKind::Swept, &format!("gc/{collection}/swept"), &cbor::encode(&swept));
     names.iter().for_each(|name| memory.delete(name).unwrap());
     let done = Done { collection, time_secs: 1, sweeps: vec![swept], seen_notes: vec![], extra: Extra::default() };

@@ -197,8 +197,14 @@ pub(super) fn collections() -> Vec<Vector> {
     let extra = Extra::default;
     let condemned = Condemned { collection: COLLECTION, time_secs: SECS, packs: packs.clone(), extra: extra() };
     let reversed = Condemned { packs: packs.iter().rev().copied().collect(), ..condemned.clone() };
-    let swept =
-        Swept { collection: COLLECTION, time_secs: SECS, dead: packs.clone(), void: vec![SESSION], extra: extra() };
+    let swept = Swept {
+        collection: COLLECTION,
+        time_secs: SECS,
+        dead: packs.clone(),
+        void: vec![SESSION],
+        counted: vec![SessionId::from_bytes([2; 16])],
+        extra: extra(),
+    };
     let done = Done {
         collection: COLLECTION,
         time_secs: SECS,
@@ -225,7 +231,7 @@ pub(super) fn collections() -> Vec<Vector> {
             *bytes = cbor::encode(&reversed);
         }),
         good_condemned,
-        record("swept_packs", "dead packs and a void session", &swept),
+        record("swept_packs", "dead packs, a void session, and one that counts", &swept),
         record("done_collection", "a sweep and a note", &done),
         record("note_forgotten", "a snapshot is forgotten", &note(forgotten)),
         record(

@@ -60,6 +60,8 @@ pub(super) fn vectors(accepted: &[Vector]) -> Vec<Vector> {
             vec![
                 case("unsorted", M, "packs in descending order", reversed(3)),
                 case("repeated_session", M, "a session twice", repeated(4)),
+                case("repeated_counted", M, "a session that counts, twice", repeated(5)),
+                case("both", M, "a session is void and counts", set(5, [&[0x81, 0x50][..], &[0x11; 16]].concat())),
             ]
         }),
         ("done_collection", &|| {

@@ -99,7 +99,8 @@ fn a_commit_that_an_owner_has_forgotten_or_swept_may_go() {
 
     let session = commit(&scene.open());
     let collection = CollectionId::from_bytes([7; 16]);
-    let swept = Swept { collection, time_secs: 1, dead: vec![], void: vec![session], extra: Extra::default() };
+    let swept =
+        Swept { collection, time_secs: 1, dead: vec![], void: vec![session], counted: vec![], extra: Extra::default() };
     repo.put_named_record(RecordKind::Swept, &format!("gc/{collection}/swept"), &cbor::encode(&swept)).unwrap();
     scene.lose(&session);
     assert_eq!(scene.open().behind(), []);

@@ -119,9 +119,7 @@ impl Reader<'_> {
     ) -> Result<(Vec<SnapshotInfo>, Unreadable, BTreeSet<SessionId>)> {
         let standings = self.standings();
         let headers = self.commits().headers.values().filter(|header| header.kind == CommitKind::Snapshot);
-        let mut headers: Vec<&CommitHeader> = headers.filter(|header| wanted(standings.of(header))).collect();
-        // As far as headers know; that which is nearly in order is soon sorted.
-        headers.sort_unstable_by_key(|header| (header.time_secs, header.sequence, header.session));
+        let headers: Vec<&CommitHeader> = headers.filter(|header| wanted(standings.of(header))).collect();
         let (mut found, mut faults, mut remembered) = (Vec::new(), Vec::new(), BTreeSet::new());
         self.each_snapshot(&headers, &mut |header, snapshot, is_remembered| match snapshot {
             Ok(snapshot) if filter.takes(&snapshot) => {
@@ -131,7 +129,7 @@ impl Reader<'_> {
             Ok(_) => {}
             Err(error) => faults.push((header.session, error)),
         })?;
-        found.sort_by_key(|info| (info.snapshot.time, info.header.sequence, info.header.session));
+        found.sort_by_cached_key(|info| (info.snapshot.time, info.header.sequence, info.header.session));
         Ok((found, faults, remembered))
     }
 

@@ -561,6 +561,12 @@ fn a_run_by_hand_beside_the_service_counts_and_is_pinged() {
     let service = machine.serve();
     service.wait_for("jobs of", 0);
     machine.configured(&["job", "run", "files"]).success();
+    // Who has another state directory is not told that there is nothing.
+    let other = machine.configured(&["--state-dir", "other", "status"]).out();
+    assert!(
+        other.contains("files: it has never succeeded as far as this machine knows; its newest snapshot is "),
+        "{other}"
+    );
     service.wait_for("files:copy:replica: success", 0);
     machine.configured(&["job", "run", "slow"]);
     assert_eq!(*pings.lock().unwrap(), ["/files/start", "/files", "/slow/start", "/slow/fail"]);
@@ -571,6 +577,22 @@ fn a_run_by_hand_beside_the_service_counts_and_is_pinged() {
         jobs.iter().find(|job| job["job"] == name).unwrap()["due_since"].clone()
     };
     assert_eq!(next("files"), Value::Null, "{status}");
+    assert_eq!(service.stop().0, Some(0));
+}
+
+/// A job in a process of its own cannot be run while the configuration makes no sense: that is a failure, and told.
+#[test]
+fn a_process_that_does_not_begin_is_a_failed_run_and_says_why() {
+    let job = "[jobs.files]\nrepository = \"main\"\npaths = [\"srv\"]\nschedule = \"every 1s\"\nnice = 3\n";
+    let machine = Machine::new(&format!("{job}{LOG}"));
+    fs::create_dir(machine.path("srv")).unwrap();
+    let service = machine.serve();
+    let at = service.wait_for("files: success", 0);
+    machine.configure("[jobs.files");
+    service.wait_for("files: failure", at);
+    service.wait_for("alert fired, warning: job `files` failed", at);
+    let log = service.log().join("\n");
+    assert!(log.contains("cannot use the configuration") && !log.contains("left to another"), "{log}");
     assert_eq!(service.stop().0, Some(0));
 }
 

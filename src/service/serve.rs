@@ -359,7 +359,13 @@ impl Service {
             let run = || match job.nice {
                 Some(_) => {
                     let done = apart(&job, trigger, &stop);
-                    ran_since(&shelf, &job.name, now_ms).map_or_else(|| done.map(|()| None), |run| Ok(Some(run)))
+                    match (ran_since(&shelf, &job.name, now_ms), done) {
+                        (Some(run), _) => Ok(Some(run)),
+                        (None, Ok(())) => Ok(None),
+                        (None, Err(why)) => {
+                            Ok(Some(put_down(&shelf, &job.name, trigger, now_ms, millis(world.now()), why)))
+                        }
+                    }
                 }
                 None => {
                     let tell = |line: &str| tell(line);
@@ -655,6 +661,29 @@ impl Service {
 fn ran_since(shelf: &Shelf, job: &str, since_ms: i64) -> Option<Run> {
     let (history, _) = shelf.load(job, since_ms);
     history.runs.last().filter(|run| run.began_ms >= since_ms).cloned()
+}
+
+/// Puts down a run whose process did not begin: it failed, and people are told.
+fn put_down(shelf: &Shelf, job: &str, trigger: Trigger, began_ms: i64, ended_ms: i64, why: String) -> Run {
+    let run = Run {
+        began_ms,
+        ended_ms,
+        tried_ms: began_ms,
+        outcome: Outcome::Failure,
+        code: 1,
+        trigger,
+        tries: 1,
+        message: Some(why),
+        snapshot: None,
+        result: None,
+        numbers: BTreeMap::new(),
+    };
+    if let Ok(Some(_held)) = shelf.hold(job) {
+        let (mut history, _) = shelf.begin(job, began_ms, trigger, None);
+        history.add(run.clone());
+        let _ = shelf.save(job, &history);
+    }
+    run
 }
 
 fn trigger_word(trigger: Trigger) -> &'static str {

@@ -143,7 +143,7 @@ mod tests {
         shelf.begin("states", 5000, Trigger::Schedule, None);
         let (history, _) = shelf.begin("states", 9000, Trigger::Schedule, None);
         assert_eq!(history.totals, [(Outcome::Success, 1), (Outcome::Interrupted, 1)].into());
-        assert_eq!((history.last().unwrap().began_ms, history.scheduled_ms), (5000, Some(900)));
+        assert_eq!((history.last().unwrap().began_ms, history.scheduled_ms), (5000, Some(1000)));
         assert_eq!((history.failures, history.last_success.unwrap().began_ms), (0, 1000));
     }
 

@@ -16,6 +16,8 @@ use super::plan::Kind;
 pub struct Standing<'a> {
     /// The job.
     pub facts: &'a JobFacts<'a>,
+    /// The moment it is of, milliseconds since 1970.
+    pub now_ms: i64,
     /// How old what is safe is, in seconds; `None` before the first success.
     pub age: Option<f64>,
     /// For how long something has been there that is not safe, in seconds.
@@ -173,6 +175,7 @@ fn standing<'a>(facts: &'a Facts<'a>, job: &'a JobFacts<'a>) -> Standing<'a> {
     let copies = tier.and_then(|tier| tier.places);
     let mut standing = Standing {
         facts: job,
+        now_ms: now,
         age,
         at_risk,
         rpo: Promise::most(tier.and_then(|tier| tier.rpo), Some(at_risk)),
@@ -254,6 +257,13 @@ fn problems(standing: &Standing<'_>, drill_failed: Option<&Run>, held: usize) ->
                 Some(why) => format!(", the last run failed: {}", one_line(why)),
                 None => format!(", the last run ended as {}", run.outcome.name()),
             });
+            // Another machine, or one whose state was lost.
+            let newest = standing.places.iter().find(|place| place.own).and_then(|place| place.newest_ms);
+            let elsewhere = newest.filter(|_| why.is_none()).map(|ms| {
+                let age = span((standing.now_ms - ms).max(0) as f64 / 1000.0);
+                format!(" as far as this machine knows; its newest snapshot is {age} old")
+            });
+            let why = why.or(elsewhere);
             problems.push(format!("it has never succeeded{}", why.unwrap_or_default()));
         }
         Some(_) if standing.rpo.is_broken() => {

@@ -1,7 +1,7 @@
 //! Risk: an interleaving of backups, collections and failures that nobody thought of loses a snapshot, or
 //! leaves garbage for ever.
 //! Method: each seed is a story: two to four actors over one storage in memory, an owner's and others', who back
-//! up, forget, bring back, collect, make new keys, store anew under them, restore and check (`actor.rs` has the list), and dice decide at each call to
+//! up, copy from elsewhere, forget, bring back, collect, make new keys, store anew under them, restore and check (`actor.rs` has the list), and dice decide at each call to
 //! the storage who goes on (`turns.rs`). Some stories have crashes (the last change lost, done or torn; what was killed
 //! is begun again), failing calls or a loss of power. A model knows what each snapshot that was reported as made
 //! must hold, and what may be gone by when it was forgotten. Afterwards every snapshot must restore to what the

@@ -19,10 +19,11 @@ use esker::repo::secret::{KeyFile, Secret};
 use esker::repo::snapshots::{Filter, SnapshotInfo};
 use esker::source::walk::WalkOptions;
 use esker::storage::fault::{Faulty, LastChange, Plan};
+use esker::storage::memory::Memory;
 use esker::storage::record::Operation;
 use esker::storage::{ErrorKind, Storage};
 use esker::world::World;
-use esker::{backup, check, forget, prune, restore};
+use esker::{backup, check, copy, forget, prune, restore};
 
 use super::dice::Dice;
 use super::repo::{noise, tiny_packs};
@@ -88,6 +89,13 @@ const DEEDS: &[Deed] = &[
             // The budget is less than any pack that is left.
             text.contains("another collection is under way") || text.contains("no pack is as small as")
         },
+    },
+    Deed {
+        name: "copy",
+        often: 1,
+        by_writers: true,
+        run: Actor::copy,
+        meets: |error| error.to_string().contains("a collector interfered"),
     },
     Deed { name: "restore", often: 1, by_writers: false, run: Actor::restore_one, meets: |_| false },
     Deed { name: "check", often: 1, by_writers: false, run: Actor::look, meets: |_| false },
@@ -329,6 +337,40 @@ impl Actor {
         let options = reencrypt::Options { max_bytes, packs: self.packs(), dry_run: false, threads: 1 };
         let report = reencrypt::run(&self.open()?, &options, &Monitor::silent())?;
         Ok(format!("{} packs of {} stored anew", report.moved.packs, report.before.packs))
+    }
+
+    /// Copies what another repository has into this one.
+    fn copy(&mut self) -> Result<String> {
+        let story = self.story.clone();
+        let from = &story.elsewhere[usize::try_from(self.dice.below(story.elsewhere.len() as u64)).unwrap()];
+        let memory = Memory::new();
+        memory.restore(from.content.clone());
+        let secret = Secret::KeyFile(from.owner.clone());
+        let source = Repository::open(Arc::new(memory), self.world.clone(), &secret, Local::default())?;
+        let target = self.open()?;
+        let options = copy::Options {
+            filter: Filter::default(),
+            snapshots: vec![],
+            verify: false,
+            packs: self.packs(),
+            threads: 1,
+            checkpoint_bytes: if self.dice.one_in(2) { 2000 } else { backup::CHECKPOINT_BYTES },
+            checkpoint_secs: LONG_SECS,
+        };
+        let (reader, there) = (Reader::new(&source)?, Reader::new(&target)?);
+        let plan = copy::plan(&reader, &there, &options)?;
+        let ids = plan.ids;
+        let report = copy::run(&reader, &there, plan, &options, &Monitor::silent(), &mut |done| {
+            let known = &from.model.snapshots[&done.from.id().to_string()];
+            if let Some(made) = done.made {
+                story.model().made(&made.to_string(), known.lines.clone(), known.source.clone());
+            }
+            Ok(())
+        })?;
+        if self.all_is_well() && report.failed > 0 {
+            story.complain(format!("{} snapshots were not copied", report.failed));
+        }
+        Ok(format!("{} snapshots, {ids:?} ids", report.copied))
     }
 
     fn restore_one(&mut self) -> Result<String> {

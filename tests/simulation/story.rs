@@ -12,8 +12,9 @@ use std::time::Duration;
 use esker::format::access::Role;
 use esker::repo::Repository;
 use esker::repo::content::Reader;
+use esker::repo::keys::ContentKeys;
 use esker::repo::kit::Kit;
-use esker::repo::open::Local;
+use esker::repo::open::{InitOptions, Local};
 use esker::repo::repair;
 use esker::repo::secret::KeyFile;
 use esker::repo::snapshots::Filter;
@@ -53,6 +54,8 @@ pub(crate) struct Story {
     log: Mutex<Vec<String>>,
     torn: Mutex<BTreeSet<String>>,
     rotations: AtomicU64,
+    /// Repositories from which snapshots are copied.
+    pub(crate) elsewhere: Arc<Vec<Elsewhere>>,
     complaints: Mutex<Vec<String>>,
 }
 
@@ -62,17 +65,18 @@ impl Story {
             let (within, count) = (dice.pick(within), dice.pick(counts));
             (0..count).map(|_| dice.below(within)).collect()
         };
-        let style = match dice.below(4) {
+        let style = match dice.below(5) {
             0 => Style::Walk(dice.pick(&[1, 3, 10, 30, 100])),
             1 => Style::Ranks(some(dice, &[100, 400, 1000], &[2, 4, 8])),
             2 => Style::RanksAtSteps(some(dice, &[30, 100, 300], &[1, 2, 3, 5])),
+            3 => Style::Hinges(dice.pick(&[1, 2, 3])),
             _ => Style::Steps(dice.pick(&[1, 2, 4, 8])),
         };
         let power_loss = (trouble == Trouble::PowerLoss)
             .then(|| PowerLoss { turn: 1 + dice.below(1000), keeps_newest: dice.one_in(2) });
         let turns = Turns::new(memory.clone(), actors, dice.clone(), style, power_loss, now_secs);
-        let (log, torn, complaints, rotations) = Default::default();
-        Self { turns, trouble, model: Mutex::new(model), log, torn, rotations, complaints }
+        let (log, torn, complaints, rotations, elsewhere) = Default::default();
+        Self { turns, trouble, model: Mutex::new(model), log, torn, rotations, elsewhere, complaints }
     }
 
     pub(crate) fn model(&self) -> MutexGuard<'_, Model> {
@@ -119,6 +123,33 @@ pub(crate) struct Base {
     writer: KeyFile,
     model: Model,
     now_secs: i64,
+    elsewhere: Arc<Vec<Elsewhere>>,
+}
+
+/// Another repository, which nobody changes.
+pub(crate) struct Elsewhere {
+    pub(crate) content: Content,
+    pub(crate) owner: KeyFile,
+    pub(crate) model: Model,
+}
+
+impl Elsewhere {
+    /// With two snapshots, of which the other repository has some of the content; and perhaps with its ids.
+    fn new(number: u64, like: Option<ContentKeys>, dir: &Path, now_secs: i64) -> Self {
+        let memory = Memory::new();
+        let mut dice = Dice::new(0);
+        let story = Arc::new(Story::new(&memory, 1, &mut dice, Trouble::None, now_secs, Model::default()));
+        let seat = Seat::new(story.turns.clone(), 0);
+        let world = seat.world(number);
+        let options = InitOptions { like, ..init_options() };
+        let (_, key) = Repository::init(Arc::new(seat), world, &options, Local::default()).unwrap();
+        let owner = key.unwrap();
+        let actor = Actor::new(0, Role::Owner, &owner, &dir.join(number.to_string()), number, &story);
+        actor.back_up_these([0, 1, 2, 2, 1, 0], backup::CHECKPOINT_BYTES).unwrap();
+        actor.back_up_these([2, 2, 2, 1, 1, 1], backup::CHECKPOINT_BYTES).unwrap();
+        let model = story.model().clone();
+        Self { content: memory.snapshot(), owner, model }
+    }
 }
 
 impl Base {
@@ -150,7 +181,11 @@ impl Base {
         owner.prune_with(0).unwrap();
         let model = story.model().clone();
         let now_secs = story.turns.now_secs();
-        Self { content: memory.snapshot(), owner: owner_key, writer: writer_key, model, now_secs }
+        let alike = repo.keys.content_keys().unwrap();
+        let elsewhere = [(10, Some(alike)), (11, None)];
+        let elsewhere = elsewhere.map(|(number, like)| Elsewhere::new(number, like, dir.path(), now_secs));
+        let elsewhere = Arc::new(Vec::from(elsewhere));
+        Self { content: memory.snapshot(), owner: owner_key, writer: writer_key, model, now_secs, elsewhere }
     }
 }
 
@@ -179,7 +214,8 @@ pub(crate) fn tell(base: &Base, seed: u64) -> Told {
     memory.restore(base.content.clone());
     let dir = directory();
     let count = 2 + usize::try_from(dice.below(3)).unwrap();
-    let story = Arc::new(Story::new(&memory, count, &mut dice, trouble, base.now_secs, base.model.clone()));
+    let story = Story::new(&memory, count, &mut dice, trouble, base.now_secs, base.model.clone());
+    let story = Arc::new(Story { elsewhere: base.elsewhere.clone(), ..story });
     let mut actors = Vec::new();
     for number in 0..count {
         let (role, key) =

@@ -23,6 +23,9 @@ pub(crate) enum Style {
     Walk(u64),
     /// At one in so many of the calls by which backups and collections tell each other something, anybody.
     Steps(u64),
+    /// At one in so many of the changes and looks on which a protocol turns, anybody: few enough that a rare order of
+    /// them comes about.
+    Hinges(u64),
     /// Who comes first goes on; at each of these turns who goes on becomes the last (probabilistic concurrency testing).
     Ranks(BTreeSet<u64>),
     /// The same, counting only such calls.
@@ -51,11 +54,23 @@ enum Moment {
     Call,
     /// A call by which backups and collections tell each other something.
     Step,
+    /// One of these that says something, or looks whether a session has committed.
+    Hinge,
     /// Nothing, for a while.
     Sleep,
 }
 
 impl Moment {
+    /// Of a put, or a look whether something is there.
+    fn of_word(name: &str) -> Self {
+        const SAID: [&str; 4] = ["sessions/", "snapshots/", "flags/", "gc/"];
+        if SAID.iter().any(|folder| name.starts_with(folder)) { Self::Hinge } else { Self::of(name) }
+    }
+
+    fn is_step(self) -> bool {
+        matches!(self, Self::Step | Self::Hinge)
+    }
+
     /// Of a put, a delete, a list or a look whether something is there.
     fn of(name: &str) -> Self {
         const TOLD: [&str; 5] = ["sessions/", "snapshots/", "packs/", "flags/", "gc/"];
@@ -158,7 +173,7 @@ impl Turns {
     fn turn<T>(&self, actor: usize, moment: Moment, call: impl FnOnce(&mut State) -> Result<T>) -> Result<T> {
         let mut state = self.wait(self.lock(), actor);
         state.turn += 1;
-        state.steps += u64::from(moment == Moment::Step);
+        state.steps += u64::from(moment.is_step());
         self.now_secs.fetch_add(1, Ordering::SeqCst);
         let turn = state.turn;
         if let Some(loss) = state.power_loss.take_if(|loss| loss.turn <= turn) {
@@ -189,13 +204,18 @@ impl State {
             }
             (Style::Steps(one_in), Some((actor, moment))) => {
                 let one_in = *one_in;
-                let passes = moment == Moment::Sleep || moment == Moment::Step && self.dice.one_in(one_in);
+                let passes = moment == Moment::Sleep || moment.is_step() && self.dice.one_in(one_in);
                 Some(if passes { self.dice.pick(&there) } else { actor })
             }
-            (Style::Walk(_) | Style::Steps(_), None) => Some(self.dice.pick(&there)),
+            (Style::Hinges(one_in), Some((actor, moment))) => {
+                let one_in = *one_in;
+                let passes = moment == Moment::Sleep || moment == Moment::Hinge && self.dice.one_in(one_in);
+                Some(if passes { self.dice.pick(&there) } else { actor })
+            }
+            (Style::Walk(_) | Style::Steps(_) | Style::Hinges(_), None) => Some(self.dice.pick(&there)),
             (Style::Ranks(changes) | Style::RanksAtSteps(changes), after) => {
                 let is_due = match (&self.style, after) {
-                    (Style::RanksAtSteps(_), Some((_, Moment::Step))) => changes.contains(&self.steps),
+                    (Style::RanksAtSteps(_), Some((_, moment))) if moment.is_step() => changes.contains(&self.steps),
                     (Style::RanksAtSteps(_), _) => false,
                     _ => changes.contains(&self.turn),
                 };
@@ -300,7 +320,7 @@ impl Storage for Seat {
     }
 
     fn put(&self, name: &str, bytes: &[u8], mode: WriteMode) -> Result<()> {
-        self.change(Moment::of(name), |memory, state| {
+        self.change(Moment::of_word(name), |memory, state| {
             let replaced = memory.get(name).ok();
             memory.put(name, bytes, mode)?;
             state.undurable.push((name.to_owned(), replaced));
@@ -326,7 +346,7 @@ impl Storage for Seat {
     }
 
     fn stat(&self, name: &str) -> Result<u64> {
-        self.call(Moment::of(name), |memory| memory.stat(name))
+        self.call(Moment::of_word(name), |memory| memory.stat(name))
     }
 
     fn delete(&self, name: &str) -> Result<()> {

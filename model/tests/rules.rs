@@ -5,7 +5,7 @@
 use esker_model::explore::explore;
 use esker_model::scene::{Rule, Scene};
 
-const STATES_MAX: usize = 2_000_000;
+const STATES_MAX: usize = 12_000_000;
 
 /// Two backups want a chunk that is garbage.
 fn garbage() -> Scene {

@@ -36,7 +36,7 @@ use std::time::{Duration, Instant};
 use story::{Base, lock, tell};
 
 /// Stories that every run of the tests tells.
-const STORIES: u64 = 400;
+const STORIES: u64 = 2000;
 /// Faults that are told of before the rest is left.
 const FAULTS_MAX: usize = 5;
 

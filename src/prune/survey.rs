@@ -266,7 +266,7 @@ impl<'r> Survey<'r> {
             if loaded.commit.snapshot.is_empty() {
                 return Ok(());
             }
-            let root = reader.repo().load_snapshot(&header.session)?.snapshot.root;
+            let root = reader.repo().open_snapshot(loaded)?.snapshot.root;
             reach.walk(&root, TreePath::root(), looking.monitor, |gap| match quarantined.contains(&header.session) {
                 true => Ok(()),
                 false => {

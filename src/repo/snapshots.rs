@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use super::Repository;
-use super::commits::CommitHeader;
+use super::commits::{CommitHeader, LoadedCommit};
 use super::content::Reader;
 use super::session::snapshot_aad;
 use super::standing::Standing;
@@ -77,15 +77,20 @@ impl Filter {
 impl Repository {
     /// Reads the snapshot of a commit; takes an owner.
     pub fn load_snapshot(&self, session: &SessionId) -> Result<SnapshotInfo> {
-        let loaded = self.load_commit(session)?;
+        self.open_snapshot(self.load_commit(session)?)
+    }
+
+    /// The same of a commit that was read.
+    pub fn open_snapshot(&self, loaded: LoadedCommit) -> Result<SnapshotInfo> {
+        let session = loaded.header.session;
         let what = || format!("cannot read snapshot `{}`", session.short());
         let secret = self.keys.open_session_secret(
-            session,
+            &session,
             &loaded.header.epoch,
             &loaded.header.credential,
             &loaded.commit.envelope,
         )?;
-        let aad = snapshot_aad(self, session);
+        let aad = snapshot_aad(self, &session);
         let plain =
             seal::open_box(&secret, "snapshot", &aad, &loaded.commit.snapshot, "snapshot record").context(what)?;
         Ok(SnapshotInfo { header: loaded.header, snapshot: Box::new(cbor::decode(&plain).context(what)?) })
